@@ -1,0 +1,1 @@
+"""A Linux kernel in Python: tasks, memory management, files, signals, system calls."""

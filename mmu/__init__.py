@@ -1,0 +1,1 @@
+"""The hardware below the kernel: physical memory, page-table formats, the walker, the TLB."""
