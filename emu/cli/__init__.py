@@ -1,0 +1,15 @@
+"""The command line ``pagewalk``: one module a verb, loaded only when that verb is used.
+
+Modelled on ``env``, ``timeout`` and ``strace``: the exit status is the program's own, 125 is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv`` (default: the process's own) and return the exit status."""
+    from emu.cli.app import run
+
+    return run(argv)
