@@ -1,5 +1,6 @@
 /* Hello, world: two system calls, no runtime. */
 
+    .file   "hello.S"
     .text
     .globl  _start
     .type   _start, @function

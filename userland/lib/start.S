@@ -1,6 +1,7 @@
 /* Entry point of the freestanding guest programs: hands (argc, argv, envp) to main and exits with its
    result.  No libc, no TLS, no relocation: what a trace shows is the program and nothing else. */
 
+    .file   "start.S"
     .text
     .globl  _start
     .type   _start, @function
