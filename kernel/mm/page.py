@@ -22,7 +22,7 @@ rising frame numbers, the same every run.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,9 @@ from kernel.mm.types import PAGE_SHIFT, PAGE_SIZE
 
 if TYPE_CHECKING:
     from kernel.hardware import Hardware
+    from kernel.mm.fault import FaultResult
     from kernel.mm.filemap import AddressSpace
+    from kernel.mm.types import Vma
     from mmu.physmem import PhysMem
 
 PfnArray = npt.NDArray[np.int64]
@@ -68,6 +70,30 @@ PG_NEW_ANON = PG_anon | PG_swapbacked | PG_uptodate | PG_exclusive
 _PCP_BATCH = 64
 _PCP_HIGH = 512
 _ZERO_PAGE_BYTES = bytes(PAGE_SIZE)
+
+
+class SwapOps(Protocol):
+    """What page-table code asks of the swap code (``mm/swapfile.c``).  ``pte``: a swap entry as a table holds it."""
+
+    def swap_duplicate(self, ptes: list[int]) -> None:
+        """Each of ``ptes`` was copied into one more page table (fork)."""
+        ...
+
+    def swap_free(self, ptes: list[int]) -> None:
+        """Each of ``ptes`` was removed from one page table."""
+        ...
+
+    def do_swap_page(self, vma: Vma, vaddr: int, pte_word_index: int, pte: int, access: int) -> FaultResult:
+        """Bring the page in and map it."""
+        ...
+
+    def try_to_free_swap(self, pfn: int) -> bool:
+        """Take the page out of the swap cache if no page table holds its entry; was it done?"""
+        ...
+
+    def swap_count(self, pte: int) -> int:
+        """How many page tables hold this entry (PSS of smaps)."""
+        ...
 
 
 def _view(array: Any) -> memoryview:
@@ -108,6 +134,8 @@ class MemMap:
         self.reclaim_hook: Callable[[int], int] | None = None
         """``reclaim_hook(nr_pages)`` tries to free that many frames and returns how many it freed."""
         self._in_reclaim = False
+        self.swap: SwapOps | None = None
+        """The swap code; None while there is no swap area, and then no PTE can be a swap entry."""
         self.mappings: dict[AddressSpace, None] = {}
         """Every mapping that holds a page, in the order in which they got their first one."""
 

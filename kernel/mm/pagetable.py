@@ -3,9 +3,9 @@
 Models ``include/linux/pgtable.h``, ``arch/x86/include/asm/pgtable*.h`` and the table half of ``mm/memory.c``
 (``__pte_alloc``, ``free_pgtables``).  Format: four levels, 64-bit entries (mmu/paging.py ``FourLevel``), 4 KiB pages.
 
-A PTE is named by its *word index* in ``physmem.q``: table pfn * 512 + index in the table.  ``leaf`` maps ``vaddr >> 21``
-to the word index of the first PTE of that last-level table, so that a PTE is one dictionary look-up and one
-memoryview access away, and no walk is ever needed; the hardware walks the same tables from ``root_pfn``.
+A PTE is named by its *word index* in ``physmem.q``: table pfn * 512 + index in the table.  ``leaf`` maps
+``vaddr >> 21`` to the word index of the first PTE of that last-level table, so that a PTE is one dictionary look-up and
+one memoryview access away, and no walk is ever needed; the hardware walks the same tables from ``root_pfn``.
 
 States of a PTE (``include/linux/swapops.h``):
 
@@ -49,6 +49,9 @@ from mmu.paging import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from kernel.kernel import Kernel
     from kernel.mm.types import MmStruct
 
@@ -112,12 +115,14 @@ def pte_to_swp_entry(pte: int) -> tuple[int, int]:
 class PageTables:
     """The page tables of one mm.  ``new_mm`` sets :attr:`mm` before the first table is allocated."""
 
-    __slots__ = ("_mid", "_pages", "_upper", "cr3", "leaf", "mm", "nr_tables", "q", "root_pfn")
+    __slots__ = ("_mid", "_pages", "_upper", "cr3", "leaf", "mm", "nr_tables", "q", "root_pfn", "words")
 
     def __init__(self, kernel: Kernel) -> None:
         """Allocates the root.  Raises KernelError(ENOMEM)."""
         self._pages = kernel.pages
         self.q = kernel.physmem.q
+        self.words: NDArray[np.uint64] = kernel.physmem.words.reshape(-1)
+        """The same words as one flat NumPy array, for slices of tables."""
         self.mm: MmStruct | None = None
         self.leaf: dict[int, int] = {}
         """vaddr >> 21 -> word index of the first PTE of that last-level table."""
@@ -215,7 +220,7 @@ class PageTables:
         return table
 
     def free_pgtables(self, start: int, end: int, floor: int | None = None, ceiling: int | None = None) -> None:
-        """Free the tables over ``[start, end)`` that no other area can use: those that lie whole in ``[floor, ceiling)``.
+        """Free the tables over ``[start, end)`` that no other area can use: those that lie in ``[floor, ceiling)``.
 
         ``floor`` is the end of the area before (0: none), ``ceiling`` the start of the area after (0: none); without
         them, only tables inside ``[start, end)`` go.  All PTEs in ``[floor, ceiling)`` must be zero already.
