@@ -334,7 +334,7 @@ def unshare_page(vma: Vma, vaddr: int) -> int:
 
 def _file_mapping(vma: Vma) -> AddressSpace:
     assert vma.vm_file is not None
-    mapping = vma.vm_file.f_inode.i_mapping
+    mapping = vma.vm_file.f_mapping
     if mapping is None:
         raise KernelError(Errno.EIO, "mapped file has no pages")
     return mapping

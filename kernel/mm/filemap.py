@@ -69,7 +69,7 @@ class AddressSpace:
         return pfn
 
     def read_mapping_page(self, pgoff: int, nr_ahead: int = READAHEAD_PAGES) -> int:
-        """The page at ``pgoff``; if absent it is read, with those after it (up to ``nr_ahead`` in all, not beyond the end).
+        """The page at ``pgoff``; if absent, read with those after it (``nr_ahead`` in all, not beyond the end).
 
         The caller must take a reference or be done before it next allocates.  KernelError: EIO and the like, ENOMEM.
         """
@@ -438,7 +438,7 @@ def msync_interval(vma: Vma, start: int, end: int) -> None:
     """MS_SYNC for ``[start, end)`` of one area: write its file's dirty pages.  KernelError as the file gives it."""
     if vma.vm_file is None or not vma.vm_flags & VM_SHARED:
         return
-    mapping = vma.vm_file.f_inode.i_mapping
+    mapping = vma.vm_file.f_mapping
     if mapping is None:
         raise KernelError(Errno.EIO, "mapped file has no pages")
     first = (start - vma.vm_start >> PAGE_SHIFT) + vma.vm_pgoff

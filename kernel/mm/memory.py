@@ -73,7 +73,7 @@ def vma_wants_writenotify(vma: Vma) -> bool:
     file = vma.vm_file
     if file is None:
         return False
-    mapping = file.f_inode.i_mapping
+    mapping = file.f_mapping
     return mapping is not None and not mapping.is_shmem
 
 
