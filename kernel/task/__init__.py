@@ -1,0 +1,16 @@
+"""Tasks: processes and threads, scheduling, signals, program execution, futexes, timers.
+
+    task.py      the task and what threads share             pid.py       numbers, process groups, sessions
+    sched.py     who runs next, sleeping and waking          timers.py    deadlines on the kernel's clock
+    signal.py    sending signals and signal state            deliver.py   what happens on the way back to user mode
+    sigframe.py  the frame on the user's stack               fork.py exec.py binfmt_elf.py exit.py wait.py futex.py
+    cred.py      who a task is and what it may do            posix_timers.py itimers.py  timers that send signals
+
+What the kernel object must own for this package (all made in its constructor)::
+
+    kernel.pids    = PidTable();  kernel.tasks = kernel.pids.tasks
+    kernel.sched   = Scheduler(kernel)
+    kernel.timers  = Timers()
+    kernel.futexes = FutexTable()
+    kernel.init_task = create_init_task(kernel)      # kernel/task/fork.py: pid 1, never runs, reaps orphans
+"""
