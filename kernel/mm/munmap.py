@@ -1,0 +1,104 @@
+"""munmap: split at both ends, take the areas out, unmap their pages, free them.
+
+Models ``do_munmap`` (mm/mmap.c of 2.6) and ``do_vmi_align_munmap`` (mm/vma.c).  Manual: munmap(2).
+
+Order (RMAP.md section 1.4): areas leave the mm, then their PTEs go, and only then do they leave their anon_vma and file.
+"""
+
+from __future__ import annotations
+
+from kernel.abi.errno import Errno, KernelError
+from kernel.mm.accounting import vm_stat_account, vm_unacct_memory
+from kernel.mm.area import free_vma, i_mmap_remove, split_vma, split_vma_unlimited
+from kernel.mm.memory import zap_page_range
+from kernel.mm.types import (
+    PAGE_MASK,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    TASK_SIZE,
+    VM_ACCOUNT,
+    VM_LOCKED,
+    VM_SEALED,
+    MmStruct,
+    Vma,
+)
+from kernel.profile import MergeRules
+
+
+def do_munmap(mm: MmStruct, start: int, len_bytes: int) -> None:
+    """Unmap ``[start, start + len_bytes)``; a range without areas is no error.  EINVAL, ENOMEM (too many areas), EPERM."""
+    if start & ~PAGE_MASK:
+        raise KernelError(Errno.EINVAL, "address not page aligned")
+    if start > TASK_SIZE or len_bytes > TASK_SIZE - start:
+        raise KernelError(Errno.EINVAL, "range outside the address space")
+    end = start + (len_bytes + PAGE_SIZE - 1 & PAGE_MASK)
+    if end == start:
+        raise KernelError(Errno.EINVAL, "length 0")
+    first = mm.areas.find_vma(start)
+    if first is None or first.vm_start >= end:
+        return
+    detached = _detach(mm, first, start, end)
+    unmap_detached(mm, detached)
+
+
+def _detach(mm: MmStruct, first: Vma, start: int, end: int) -> list[Vma]:
+    """Cut the areas of ``[start, end)`` out of the mm."""
+    check_not_sealed(first, end)
+    if mm.kernel.profile.merge is MergeRules.LINUX_6:
+        if start > first.vm_start and end < first.vm_end and mm.map_count >= mm.kernel.sysctl.max_map_count:
+            raise KernelError(Errno.ENOMEM, "munmap in the middle: map_count at max_map_count")
+        cut = split_vma_unlimited
+    else:
+        cut = split_vma
+    if start > first.vm_start:
+        first = cut(mm, first, start, False)
+    last = mm.areas.find_vma(end)
+    if last is not None and last.vm_start < end:
+        below = cut(mm, last, end, True)
+        if first is last:
+            first = below
+    detached: list[Vma] = []
+    vma: Vma | None = first
+    while vma is not None and vma.vm_start < end:
+        following = vma.vm_next
+        mm.areas.unlink(vma)
+        mm.map_count -= 1
+        detached.append(vma)
+        vma = following
+    return detached
+
+
+def unmap_detached(mm: MmStruct, detached: list[Vma]) -> None:
+    """Zap and free areas that are in the mm no more.  They follow each other in the address space."""
+    kernel = mm.kernel
+    policy = kernel.policy
+    for vma in detached:
+        zap_page_range(vma, vma.vm_start, vma.vm_end)
+    below, above = detached[0].vm_prev, detached[-1].vm_next
+    mm.pt.free_pgtables(
+        detached[0].vm_start,
+        detached[-1].vm_end,
+        below.vm_end if below is not None else 0,
+        above.vm_start if above is not None else 0,
+    )
+    for vma in detached:
+        nr_pages = (vma.vm_end - vma.vm_start) >> PAGE_SHIFT
+        vm_flags = vma.vm_flags
+        if vm_flags & VM_ACCOUNT:
+            vm_unacct_memory(kernel, nr_pages)
+        if vm_flags & VM_LOCKED:
+            mm.locked_vm -= nr_pages
+        vm_stat_account(mm, vm_flags, -nr_pages)
+        policy.unlink_vma(vma)
+        if vma.vm_file is not None:
+            i_mmap_remove(vma)
+            free_vma(vma)
+
+
+def check_not_sealed(first: Vma | None, end: int) -> None:
+    """``can_modify_mm``: EPERM if an area from ``first`` up to ``end`` is sealed by mseal."""
+    vma = first
+    while vma is not None and vma.vm_start < end:
+        if vma.vm_flags & VM_SEALED:
+            raise KernelError(Errno.EPERM, "area is sealed")
+        vma = vma.vm_next
