@@ -1,0 +1,81 @@
+"""One run of a machine from the command line: start, errors of starting, what is said at the end."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from emu.cli.status import CommandError, Status
+
+if TYPE_CHECKING:
+    from emu.cli.options import CommonOptions
+    from emu.machine import Machine, MachineConfig
+
+
+def boot(config: MachineConfig, argv: Sequence[str]) -> Machine:
+    """A machine with ``argv`` loaded as its first task."""
+    machine = power_on(config)
+    load(machine, argv)
+    return machine
+
+
+def power_on(config: MachineConfig) -> Machine:
+    from emu.machine import Machine
+
+    try:
+        return Machine(config)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+
+
+def load(machine: Machine, argv: Sequence[str]) -> None:
+    from emu.machine import NotRunnable
+
+    try:
+        machine.spawn(list(argv))
+    except NotRunnable as error:
+        raise CommandError(error.message, Status(error.status)) from error
+
+
+def report_end(machine: Machine, common: CommonOptions) -> None:
+    """Name what was not implemented, and give the statistics that were asked for."""
+    if not common.quiet:
+        for name, count in sorted(machine.unimplemented.items()):
+            times = "once" if count == 1 else f"{count} times"
+            _say(f"pagewalk: warning: system call {name} is not implemented (ENOSYS, {times})")
+    if common.stats is None:
+        return
+    stats = machine.stats()
+    if common.stats:
+        try:
+            with open(common.stats, "w", encoding="utf-8") as file:
+                json.dump(stats, file, indent=2)
+                file.write("\n")
+        except OSError as error:
+            raise CommandError(f"--stats: {common.stats}: {error.strerror}") from error
+    else:
+        for line in stats_lines(stats):
+            _say(line)
+
+
+def stats_lines(stats: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """``name  value`` lines; nested groups become ``group.name``."""
+    flat = dict(_flatten(stats, prefix))
+    width = max(map(len, flat), default=0)
+    return [f"{name:<{width}}  {value}" for name, value in flat.items()]
+
+
+def _flatten(stats: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for name, value in stats.items():
+        if isinstance(value, Mapping):
+            rows += _flatten(value, f"{prefix}{name}.")
+        else:
+            rows.append((prefix + name, f"{value:,}" if isinstance(value, int) else str(value)))
+    return rows
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
