@@ -1,8 +1,7 @@
 """A kernel without a processor: enough of :class:`Kernel` to test memory management and what stands on it.
 
 ``make_kernel()`` gives an object with the attributes that ``kernel/mm`` uses, ``make_mm()`` an empty address space,
-``map_anon``/``map_file`` areas in it, made through the real ``do_mmap`` machinery's data structures but
-without its checks, so that page-table tests need only ``area.py`` and ``types.py``.
+``map_anon``/``map_file`` areas in it: the real structures, but without the checks, merging and accounting of mmap(2).
 
 ``check_kernel()`` is the recount: mapcount, refcount, rss, swap and page-table counters of every mm against a brute-
 force walk of all page tables, by code that shares nothing with the code under test but the meaning of a PTE's bits.
@@ -16,8 +15,14 @@ from types import SimpleNamespace
 from typing import Any
 
 from kernel.clock import Clock
+from kernel.fs.pseudo import PseudoFs
+from kernel.fs.vfs import Vfs
 from kernel.hardware import NullHardware
+from kernel.mm.accounting import VmStat
+from kernel.mm.area import vma_link
+from kernel.mm.exit import mmput
 from kernel.mm.filemap import AddressSpace, page_cache_shrinker
+from kernel.mm.fork import dup_mm, new_mm
 from kernel.mm.page import MemMap, PG_anon, PG_exclusive, PG_reserved, PG_stale, PG_swapbacked, PG_swapcache, PG_table
 from kernel.mm.types import (
     PAGE_SHIFT,
@@ -32,6 +37,7 @@ from kernel.mm.types import (
     MmStruct,
     Vma,
 )
+from kernel.profile import make_policy, resolve_profile
 from kernel.sysctl import Sysctl
 from mmu.physmem import PhysMem
 
@@ -43,9 +49,6 @@ KERNEL_SLOT = 256
 
 def make_kernel(ram_pages: int = 4096, profile: str = "6.18", **overrides: str) -> Any:
     """A kernel-like object with ``ram_pages`` frames of RAM, the last four of them reserved as the CPU's are."""
-    from kernel.mm.accounting import VmStat
-    from kernel.profile import make_policy, resolve_profile
-
     kernel = SimpleNamespace()
     kernel.physmem = PhysMem(ram_pages)
     kernel.hw = NullHardware()
@@ -74,56 +77,29 @@ def make_kernel(ram_pages: int = 4096, profile: str = "6.18", **overrides: str) 
     kernel.next_mm_id = next_mm_id
     kernel.profile = resolve_profile(profile, **overrides)
     kernel.policy = make_policy(kernel, kernel.profile)
+    kernel.vfs = Vfs(kernel)
+    kernel.vfs.pseudo = PseudoFs(kernel.vfs)
     return kernel
 
 
 def make_mm(kernel: Any) -> MmStruct:
     """An empty address space, known to ``kernel.mms``."""
-    from kernel.mm.area import AreaTree
-    from kernel.mm.pagetable import PageTables
-
-    mm = MmStruct(kernel, AreaTree(), PageTables(kernel))
-    mm.pt.mm = mm
-    kernel.policy.new_mm(mm)
+    mm = new_mm(kernel)
     kernel.mms.append(mm)
     return mm
 
 
 def fork_mm(parent: MmStruct) -> MmStruct:
-    """The part of ``dup_mmap`` that page tables are about: copy every area and its pages."""
-    from kernel.mm.area import duplicate, vma_link
-    from kernel.mm.memory import copy_page_range
-
-    kernel: Any = parent.kernel
-    child = make_mm(kernel)
-    kernel.policy.fork_mm(parent, child)
-    for vma in parent.areas:
-        new = duplicate(vma)
-        new.vm_mm = child
-        if new.vm_file is not None:
-            new.vm_file.get()
-        vma_link(child, new)
-        kernel.policy.fork_vma(vma, new)
-        copy_page_range(new, vma)
+    """fork's copy of ``parent``."""
+    child = dup_mm(parent)
+    parent.kernel.mms.append(child)  # type: ignore[attr-defined]
     return child
 
 
 def exit_mm(mm: MmStruct) -> None:
-    """``exit_mmap``: zap everything, unlink the areas, free the page tables."""
-    from kernel.mm.area import free_vma, i_mmap_remove
-    from kernel.mm.memory import zap_page_range
-
-    kernel: Any = mm.kernel
-    for vma in mm.areas:
-        zap_page_range(vma, vma.vm_start, vma.vm_end)
-    for vma in mm.areas:
-        mm.areas.unlink(vma)
-        kernel.policy.unlink_vma(vma)
-        i_mmap_remove(vma)
-        free_vma(vma)
-    kernel.policy.exit_mm(mm)
-    mm.pt.destroy()
-    kernel.mms.remove(mm)
+    """Take ``mm`` down."""
+    mmput(mm)
+    mm.kernel.mms.remove(mm)  # type: ignore[attr-defined]
 
 
 def map_anon(mm: MmStruct, start: int, nr_pages: int, vm_flags: int = RW) -> Vma:
@@ -137,8 +113,6 @@ def map_file(mm: MmStruct, start: int, nr_pages: int, file: Any, vm_flags: int =
 
 
 def _map(mm: MmStruct, start: int, nr_pages: int, vm_flags: int, pgoff: int, file: Any) -> Vma:
-    from kernel.mm.area import vma_link
-
     flags = vm_flags | MAY | (VM_MAYSHARE if vm_flags & VM_SHARED else 0)
     if file is not None:
         file.get()
