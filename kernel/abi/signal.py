@@ -225,7 +225,7 @@ class SigInfo:
     """``kernel_siginfo_t``: why a signal was sent.  The guest sees the fields that ``(signo, code)`` selects."""
 
     __slots__ = (
-        "addr", "band", "code", "errno", "fd", "overrun", "pid", "raw", "signo", "status", "stime", "tid", "timer",
+        "addr", "band", "charged_uid", "code", "errno", "fd", "overrun", "pid", "raw", "signo", "status", "stime", "tid", "timer",
         "uid", "utime", "value",
     )  # fmt: skip
 
@@ -250,6 +250,8 @@ class SigInfo:
         self.fd = 0
         self.timer: object | None = None
         """The POSIX timer that owns this record; re-armed when the signal is dequeued."""
+        self.charged_uid = -1
+        """Whose RLIMIT_SIGPENDING this record counts against; -1: nobody's."""
         self.raw: bytes | None = None
         """All 128 bytes as user space gave them (rt_sigqueueinfo)."""
 

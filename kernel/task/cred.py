@@ -1,6 +1,7 @@
 """Who a task is and what it may do.
 
-Models ``include/linux/cred.h``, ``kernel/cred.c`` and ``security/commoncap.c``.  One user namespace, no security module.
+Models ``include/linux/cred.h``, ``kernel/cred.c`` and ``security/commoncap.c``; one user namespace, no security
+module.
 
 A :class:`Cred` is never changed once a task has it: callers change a copy and :func:`commit_creds` it.
 """

@@ -32,6 +32,8 @@ class PidTable:
         self.sessions: dict[int, dict[Task, None]] = {}
         self.nr_user_tasks: dict[int, int] = {}
         """Tasks by real uid, for RLIMIT_NPROC."""
+        self.nr_sigqueue: dict[int, int] = {}
+        """Queued signals by real uid of the receiver, for RLIMIT_SIGPENDING."""
         self.last_pid = 0
         self.nr_forks = 0
 

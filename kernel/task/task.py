@@ -97,11 +97,13 @@ class SigAction:
 class Sighand:
     """``struct sighand_struct``: the table of signal actions (shared with CLONE_SIGHAND)."""
 
-    __slots__ = ("action", "refs")
+    __slots__ = ("action", "refs", "signalfd_wqh")
 
     def __init__(self) -> None:
         self.action = [SigAction() for _ in range(64)]
         """Indexed by ``sig - 1``."""
+        self.signalfd_wqh = WaitQueue()
+        """Woken when a signal is sent to one of the tasks: signalfds poll on it."""
         self.refs = 1
 
     def copy(self) -> Sighand:
@@ -144,6 +146,8 @@ class SignalStruct:
         self.flags = 0
         self.group_exit_code = 0
         self.group_stop_count = 0
+        self.curr_target: Task = leader
+        """The thread that took the last signal sent to the process."""
         self.exec_task: Task | None = None
         """The thread whose execve is ending the others."""
         self.wait_chldexit = WaitQueue()

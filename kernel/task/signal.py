@@ -1,0 +1,559 @@
+"""Sending signals, and the state of signals that wait.
+
+Models the first half of ``kernel/signal.c``: ``prepare_signal``, ``__send_signal_locked``, ``complete_signal``,
+``force_sig_info_to_task``, ``dequeue_signal``, masks, and who may signal whom.  What happens to a signal when the task
+goes back to user mode is in deliver.py.
+
+Deliberate difference: no tracing (ptrace).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kernel.abi.capability import Cap
+from kernel.abi.errno import Errno, KernelError
+from kernel.abi.resource import RLIMIT_SIGPENDING
+from kernel.abi.signal import (
+    ALL_SIGNALS,
+    CLD_CONTINUED,
+    CLD_STOPPED,
+    SA_NOCLDSTOP,
+    SI_KERNEL,
+    SI_TKILL,
+    SI_USER,
+    SIG_DFL,
+    SIG_IGN,
+    SIG_KERNEL_COREDUMP_MASK,
+    SIG_KERNEL_IGNORE_MASK,
+    SIG_KERNEL_ONLY_MASK,
+    SIG_KERNEL_STOP_MASK,
+    SIGCHLD,
+    SIGCONT,
+    SIGKILL,
+    SIGRTMIN,
+    SIGSEGV,
+    SYNCHRONOUS_MASK,
+    SigHow,
+    SigInfo,
+    sigmask,
+)
+from kernel.task.cred import capable
+from kernel.task.task import (
+    SIGNAL_CLD_CONTINUED,
+    SIGNAL_CLD_STOPPED,
+    SIGNAL_GROUP_EXIT,
+    SIGNAL_STOP_CONTINUED,
+    SIGNAL_STOP_MASK,
+    SIGNAL_STOP_STOPPED,
+    SIGNAL_UNKILLABLE,
+    TIF_RESTORE_SIGMASK,
+    TIF_SIGPENDING,
+    SigPending,
+    Task,
+    TaskState,
+)
+from kernel.task.waitqueue import WakeReason
+from kernel.trace import Tracepoint
+
+if TYPE_CHECKING:
+    from kernel.kernel import Kernel
+
+SIGNAL_GENERATE = Tracepoint("signal:signal_generate", "task info group result")
+"""``result``: delivered, ignored, already_pending, overflow_fail, lose_info (TRACE_SIGNAL_*)."""
+
+_SIGKILL_BIT = sigmask(SIGKILL)
+_SIGCONT_BIT = sigmask(SIGCONT)
+
+
+# ---- state ---------------------------------------------------------------------------------------
+
+
+def signal_pending(task: Task) -> bool:
+    """Must a sleeping system call of ``task`` give up?"""
+    return task.exit_work & TIF_SIGPENDING != 0
+
+
+def fatal_signal_pending(task: Task) -> bool:
+    return task.pending.signal & _SIGKILL_BIT != 0
+
+
+def recalc_sigpending(task: Task) -> None:
+    """Set or clear TIF_SIGPENDING.  Only on behalf of ``task`` itself: others may only set it."""
+    waiting = task.pending.signal | task.signal.shared_pending.signal
+    if waiting & ~task.blocked or task.jobctl_stop_signal:
+        task.exit_work |= TIF_SIGPENDING
+    else:
+        task.exit_work &= ~TIF_SIGPENDING
+
+
+def set_current_blocked(task: Task, mask: int) -> None:
+    """Replace the mask of ``task`` (SIGKILL and SIGSTOP stay open)."""
+    mask &= ALL_SIGNALS & ~SIG_KERNEL_ONLY_MASK
+    if mask == task.blocked:
+        return
+    newly_blocked = mask & ~task.blocked
+    task.blocked = mask
+    shared = task.signal.shared_pending.signal
+    if newly_blocked & shared and task.exit_work & TIF_SIGPENDING and len(task.signal.threads) > 1:
+        _retarget_shared_pending(task, newly_blocked & shared)
+    recalc_sigpending(task)
+
+
+def _retarget_shared_pending(task: Task, waiting: int) -> None:
+    """``task`` will not take the process's signals ``waiting`` any more: wake other threads that can."""
+    for thread in list(task.signal.threads):
+        if thread is task or thread.exiting or not waiting & ~thread.blocked:
+            continue
+        waiting &= thread.blocked
+        if not thread.exit_work & TIF_SIGPENDING:
+            signal_wake_up(thread)
+        if not waiting:
+            return
+
+
+def sigprocmask(task: Task, how: int, mask: int) -> None:
+    if how == SigHow.SIG_BLOCK:
+        set_current_blocked(task, task.blocked | mask)
+    elif how == SigHow.SIG_UNBLOCK:
+        set_current_blocked(task, task.blocked & ~mask)
+    elif how == SigHow.SIG_SETMASK:
+        set_current_blocked(task, mask)
+    else:
+        raise KernelError(Errno.EINVAL, f"sigprocmask: how is {how}")
+
+
+def set_temporary_sigmask(task: Task, mask: int) -> None:
+    """set_user_sigmask(): ``mask`` holds until the call ends (sigsuspend, ppoll, pselect6, epoll_pwait).
+
+    A call that ends with EINTR leaves restoring to signal delivery; otherwise it calls
+    :func:`restore_saved_sigmask_unless` at its end.
+    """
+    task.saved_sigmask = task.blocked
+    task.exit_work |= TIF_RESTORE_SIGMASK
+    set_current_blocked(task, mask)
+
+
+def restore_saved_sigmask(task: Task) -> None:
+    if task.exit_work & TIF_RESTORE_SIGMASK:
+        task.exit_work &= ~TIF_RESTORE_SIGMASK
+        set_current_blocked(task, task.saved_sigmask)
+
+
+def restore_saved_sigmask_unless(task: Task, interrupted: bool) -> None:
+    """The call with a temporary mask ends; if ``interrupted``, the handler is to run with that mask first."""
+    if not interrupted:
+        restore_saved_sigmask(task)
+
+
+# ---- taking signals ------------------------------------------------------------------------------
+
+
+def _next_signal(pending: SigPending, mask: int) -> int:
+    """The signal to take next: a synchronous one, else the lowest; 0 when all are in ``mask``."""
+    ready = pending.signal & ~mask
+    if not ready:
+        return 0
+    if ready & SYNCHRONOUS_MASK:
+        ready &= SYNCHRONOUS_MASK
+    return (ready & -ready).bit_length()
+
+
+def _collect_signal(task: Task, pending: SigPending, sig: int) -> SigInfo:
+    found: SigInfo | None = None
+    more = False
+    for info in pending.queue:
+        if info.signo == sig:
+            if found is not None:
+                more = True
+                break
+            found = info
+    if found is None:
+        found = SigInfo(sig, SI_USER)
+    else:
+        pending.queue.remove(found)
+        uncharge_sigqueue(task.kernel, found)
+    if not more:
+        pending.signal &= ~sigmask(sig)
+    return found
+
+
+def dequeue_signal(task: Task, mask: int) -> SigInfo | None:
+    """Take the next signal that is not in ``mask``; the thread's own before the process's."""
+    while True:
+        pending = task.pending
+        sig = _next_signal(pending, mask)
+        if not sig:
+            pending = task.signal.shared_pending
+            sig = _next_signal(pending, mask)
+            if not sig:
+                recalc_sigpending(task)
+                return None
+        info = _collect_signal(task, pending, sig)
+        if sig == 14 and pending is task.signal.shared_pending:
+            from kernel.task.itimers import rearm_real_timer
+
+            rearm_real_timer(task.signal, task.kernel)
+        if info.timer is not None and not info.timer.deliver(info):
+            continue  # the timer was deleted or set anew since
+        recalc_sigpending(task)
+        return info
+
+
+def dequeue_synchronous_signal(task: Task) -> SigInfo | None:
+    """Take a fault of the thread itself, even before a SIGKILL-free lower number (CVE-like races of handlers)."""
+    for info in task.pending.queue:
+        if info.code > SI_USER and sigmask(info.signo) & SYNCHRONOUS_MASK & ~task.blocked:
+            return _take(task, info)
+    return None
+
+
+def _take(task: Task, info: SigInfo) -> SigInfo:
+    taken = _collect_signal(task, task.pending, info.signo)
+    recalc_sigpending(task)
+    return taken
+
+
+def flush_sigqueue_mask(task: Task, mask: int, pending: SigPending) -> None:
+    """Forget the signals of ``mask``."""
+    if not pending.signal & mask:
+        return
+    pending.signal &= ~mask
+    for info in pending.queue:
+        if sigmask(info.signo) & mask:
+            uncharge_sigqueue(task.kernel, info)
+    pending.queue = [info for info in pending.queue if not sigmask(info.signo) & mask]
+
+
+def uncharge_sigqueue(kernel: Kernel, info: SigInfo) -> None:
+    if info.charged_uid >= 0:
+        kernel.pids.nr_sigqueue[info.charged_uid] -= 1
+        info.charged_uid = -1
+
+
+def flush_signal_handlers(task: Task) -> None:
+    """execve: caught signals get their default action; ignored ones stay ignored."""
+    for action in task.sighand.action:
+        if action.handler != SIG_IGN:
+            action.handler = SIG_DFL
+        action.flags = 0
+        action.restorer = 0
+        action.mask = 0
+
+
+# ---- sending -------------------------------------------------------------------------------------
+
+
+def sig_ignored(task: Task, sig: int, force: bool = False) -> bool:
+    """Would ``sig`` have no effect at all?  A blocked signal is never ignored: the action may change."""
+    if (task.blocked | task.real_blocked) & sigmask(sig):
+        return False
+    return _task_ignores(task, sig, force)
+
+
+def _task_ignores(task: Task, sig: int, force: bool) -> bool:
+    handler = task.sighand.action[sig - 1].handler
+    if (
+        task.signal.flags & SIGNAL_UNKILLABLE
+        and handler == SIG_DFL
+        and not (force and sigmask(sig) & SIG_KERNEL_ONLY_MASK)
+    ):
+        return True
+    return handler == SIG_IGN or (handler == SIG_DFL and sigmask(sig) & SIG_KERNEL_IGNORE_MASK != 0)
+
+
+def signal_wake_up(task: Task, fatal: bool = False) -> None:
+    """Make ``task`` look at its signals: end an interruptible sleep, and any sleep or stop if ``fatal``."""
+    task.exit_work |= TIF_SIGPENDING
+    state = task.state
+    if state is TaskState.INTERRUPTIBLE or (fatal and state is TaskState.KILLABLE):
+        task.wake(WakeReason.SIGNAL)
+    elif fatal and state is TaskState.STOPPED:
+        task.kernel.sched.enqueue(task)
+
+
+def _prepare_signal(task: Task, sig: int, force: bool) -> bool:
+    """The side effects that stop and continue signals have when they are *sent*; False: drop the signal."""
+    signal = task.signal
+    if signal.flags & SIGNAL_GROUP_EXIT:
+        return False
+    if sigmask(sig) & SIG_KERNEL_STOP_MASK:
+        flush_sigqueue_mask(task, _SIGCONT_BIT, signal.shared_pending)
+        for thread in signal.threads:
+            flush_sigqueue_mask(thread, _SIGCONT_BIT, thread.pending)
+    elif sig == SIGCONT:
+        flush_sigqueue_mask(task, SIG_KERNEL_STOP_MASK, signal.shared_pending)
+        for thread in signal.threads:
+            flush_sigqueue_mask(thread, SIG_KERNEL_STOP_MASK, thread.pending)
+            thread.jobctl_stop_signal = 0
+            thread.jobctl_stop_consume = False
+            if thread.state is TaskState.STOPPED:
+                thread.exit_work |= TIF_SIGPENDING  # back into get_signal, which tells the parent
+                thread.kernel.sched.enqueue(thread)
+        why = 0
+        if signal.flags & SIGNAL_STOP_STOPPED:
+            why = SIGNAL_CLD_CONTINUED
+        elif signal.group_stop_count:
+            why = SIGNAL_CLD_STOPPED
+        if why:
+            signal.flags = signal.flags & ~SIGNAL_STOP_MASK | why | SIGNAL_STOP_CONTINUED
+            signal.group_stop_count = 0
+            signal.group_exit_code = 0
+    return not sig_ignored(task, sig, force)
+
+
+def _charge_sigqueue(task: Task, info: SigInfo, override: bool) -> bool:
+    """Count one more queued signal against the receiver's user; False when RLIMIT_SIGPENDING is reached."""
+    uid = task.creds.uid
+    table = task.kernel.pids.nr_sigqueue
+    count = table.get(uid, 0)
+    if not override and count >= task.rlimit(RLIMIT_SIGPENDING):
+        return False
+    table[uid] = count + 1
+    info.charged_uid = uid
+    return True
+
+
+def send_signal(task: Task, info: SigInfo, *, group: bool = True, force: bool = False) -> bool:
+    """send_signal_locked(): queue ``info`` for ``task`` (or for its whole process) and wake who is to take it.
+
+    ``force``: sent by the kernel itself (init may not ignore it).  False: dropped, because it is ignored or already
+    waits.  Raises EAGAIN when a real-time signal cannot be queued.  Permission was checked.
+    """
+    sig = info.signo
+    if not _prepare_signal(task, sig, force):
+        if SIGNAL_GENERATE.on:
+            SIGNAL_GENERATE.emit(task, info, group, "ignored")
+        return False
+    pending = task.signal.shared_pending if group else task.pending
+    if sig < SIGRTMIN and pending.signal & sigmask(sig):
+        if SIGNAL_GENERATE.on:
+            SIGNAL_GENERATE.emit(task, info, group, "already_pending")
+        return False
+    result = "delivered"
+    if sig != SIGKILL:
+        if _charge_sigqueue(task, info, override=sig < SIGRTMIN and info.code >= 0):
+            pending.queue.append(info)
+        elif sig >= SIGRTMIN and info.code not in (SI_USER, SI_KERNEL):
+            if SIGNAL_GENERATE.on:
+                SIGNAL_GENERATE.emit(task, info, group, "overflow_fail")
+            raise KernelError(Errno.EAGAIN, "RLIMIT_SIGPENDING")
+        else:
+            result = "lose_info"
+    if SIGNAL_GENERATE.on:
+        SIGNAL_GENERATE.emit(task, info, group, result)
+    if task.sighand.signalfd_wqh:
+        task.sighand.signalfd_wqh.wake_up()
+    pending.signal |= sigmask(sig)
+    _complete_signal(task, sig, group)
+    return True
+
+
+def _wants_signal(task: Task, sig: int) -> bool:
+    if task.blocked & sigmask(sig) or task.exiting:
+        return False
+    if sig == SIGKILL:
+        return True
+    if task.state is TaskState.STOPPED:
+        return False
+    return task.kernel.sched.current is task or not task.exit_work & TIF_SIGPENDING
+
+
+def _complete_signal(task: Task, sig: int, group: bool) -> None:
+    """Choose the thread that takes ``sig`` and wake it; a fatal signal takes the whole group down at once."""
+    signal = task.signal
+    target: Task | None = None
+    if _wants_signal(task, sig):
+        target = task
+    elif group and len(signal.threads) > 1:
+        threads = list(signal.threads)
+        start = threads.index(signal.curr_target) if signal.curr_target in signal.threads else 0
+        for thread in threads[start:] + threads[:start]:
+            if _wants_signal(thread, sig):
+                target = signal.curr_target = thread
+                break
+    if target is None:
+        return  # taken when somebody opens its mask
+    if (
+        task.sighand.action[sig - 1].handler == SIG_DFL
+        and not sigmask(sig) & (SIG_KERNEL_IGNORE_MASK | SIG_KERNEL_STOP_MASK | SIG_KERNEL_COREDUMP_MASK)
+        and not target.real_blocked & sigmask(sig)
+    ):
+        signal.flags = SIGNAL_GROUP_EXIT
+        signal.group_exit_code = sig
+        signal.group_stop_count = 0
+        for thread in list(signal.threads):
+            thread.jobctl_stop_signal = 0
+            thread.jobctl_stop_consume = False
+            thread.pending.signal |= _SIGKILL_BIT
+            signal_wake_up(thread, fatal=True)
+        return
+    signal_wake_up(target, fatal=sig == SIGKILL)
+
+
+def send_sig(task: Task, sig: int, *, group: bool = False) -> None:
+    """A signal from the kernel itself (SEND_SIG_PRIV): SIGPIPE, SIGXFSZ, SIGHUP ..."""
+    send_signal(task, SigInfo(sig, SI_KERNEL), group=group, force=True)
+
+
+def force_sig_info(task: Task, info: SigInfo, *, default_action: bool = False) -> None:
+    """force_sig_info_to_task(): a signal that ``task`` cannot ignore or hold back: then its default action happens."""
+    sig = info.signo
+    action = task.sighand.action[sig - 1]
+    blocked = task.blocked & sigmask(sig)
+    if blocked or action.handler == SIG_IGN or default_action:
+        action.handler = SIG_DFL
+        if blocked:
+            task.blocked &= ~sigmask(sig)
+            recalc_sigpending(task)
+    if action.handler == SIG_DFL:
+        task.signal.flags &= ~SIGNAL_UNKILLABLE
+    send_signal(task, info, group=False, force=False)
+    if not task.exit_work & TIF_SIGPENDING:
+        signal_wake_up(task)
+
+
+def force_sig(task: Task, sig: int) -> None:
+    """A signal without a place (SI_KERNEL): general protection, a frame that could not be written."""
+    force_sig_info(task, SigInfo(sig, SI_KERNEL))
+
+
+def force_fatal_sig(task: Task, sig: int) -> None:
+    """Kill the process with ``sig``, whatever its handler."""
+    force_sig_info(task, SigInfo(sig, SI_KERNEL), default_action=True)
+
+
+def force_sigsegv(task: Task, sig: int) -> None:
+    """The frame for ``sig`` could not be written: SIGSEGV, and no handler for it if it was SIGSEGV's own frame."""
+    if sig == SIGSEGV:
+        force_fatal_sig(task, SIGSEGV)
+    else:
+        force_sig(task, SIGSEGV)
+
+
+def force_sig_fault(task: Task, sig: int, code: int, addr: int) -> None:
+    """A fault of ``task`` at ``addr``.  The caller has set ``trap_nr``, ``error_code`` and ``cr2``."""
+    force_sig_info(task, SigInfo(sig, code, addr=addr))
+
+
+# ---- kill and friends ----------------------------------------------------------------------------
+
+
+def user_info(sender: Task, sig: int, code: int = SI_USER) -> SigInfo:
+    return SigInfo(sig, code, pid=sender.tgid, uid=sender.creds.uid)
+
+
+def check_kill_permission(sender: Task, sig: int, target: Task) -> None:
+    """EPERM unless ``sender`` may send ``sig`` to ``target``'s process."""
+    if sender.signal is target.signal:
+        return
+    mine, theirs = sender.creds, target.creds
+    if mine.euid in (theirs.suid, theirs.uid) or mine.uid in (theirs.suid, theirs.uid) or capable(sender, Cap.CAP_KILL):
+        return
+    if sig == SIGCONT and sender.signal.session == target.signal.session:
+        return
+    raise KernelError(Errno.EPERM, f"may not signal process {target.tgid}")
+
+
+def group_send_sig_info(sender: Task, info: SigInfo, target: Task) -> None:
+    """One process; signal 0 tests only."""
+    check_kill_permission(sender, info.signo, target)
+    if info.signo:
+        send_signal(target, info)
+
+
+def kill_pid_info(sender: Task, info: SigInfo, pid: int) -> None:
+    target = sender.kernel.tasks.get(pid)
+    if target is None:
+        raise KernelError(Errno.ESRCH, f"no process {pid}")
+    group_send_sig_info(sender, info, target)
+
+
+def kill_pgrp_info(sender: Task, sig: int, pgrp: int) -> None:
+    """Every process of the group; ESRCH if it has none, and an error only if nobody could be signalled."""
+    members = sender.kernel.pids.pgrp_members(pgrp)
+    if not members:
+        raise KernelError(Errno.ESRCH, f"no process group {pgrp}")
+    _signal_each(sender, sig, members)
+
+
+def _signal_each(sender: Task, sig: int, members: list[Task]) -> None:
+    error: KernelError | None = None
+    succeeded = False
+    for member in members:
+        try:
+            group_send_sig_info(sender, user_info(sender, sig), member)
+            succeeded = True
+        except KernelError as refused:
+            error = refused
+    if error is not None and not succeeded:
+        raise error
+
+
+def kill_something_info(sender: Task, sig: int, pid: int) -> None:
+    """kill(2): ``pid`` > 0 a process, 0 the caller's group, -1 all processes, below that a group."""
+    if pid > 0:
+        kill_pid_info(sender, user_info(sender, sig), pid)
+    elif pid == -0x8000_0000:
+        raise KernelError(Errno.ESRCH, "-pid would overflow")
+    elif pid != -1:
+        kill_pgrp_info(sender, sig, -pid if pid else sender.signal.pgrp)
+    else:
+        others = [t for t in sender.kernel.pids.thread_group_leaders() if t.pid > 1 and t.signal is not sender.signal]
+        if not others:
+            raise KernelError(Errno.ESRCH, "there is no other process")
+        _kill_all(sender, sig, others)
+
+
+def _kill_all(sender: Task, sig: int, others: list[Task]) -> None:
+    """kill(-1): Linux keeps the last error that is not EPERM."""
+    error: KernelError | None = None
+    for target in others:
+        try:
+            group_send_sig_info(sender, user_info(sender, sig), target)
+        except KernelError as refused:
+            if refused.errno != Errno.EPERM:
+                error = refused
+    if error is not None:
+        raise error
+
+
+def send_specific(sender: Task, tgid: int, tid: int, info: SigInfo) -> None:
+    """tkill, tgkill, rt_tgsigqueueinfo: one thread (of process ``tgid`` unless that is 0)."""
+    target = sender.kernel.tasks.get(tid)
+    if target is None or (tgid > 0 and target.tgid != tgid):
+        raise KernelError(Errno.ESRCH, f"no thread {tid}")
+    check_kill_permission(sender, info.signo, target)
+    if info.signo:
+        send_signal(target, info, group=False)
+
+
+def tkill_info(sender: Task, sig: int) -> SigInfo:
+    return user_info(sender, sig, SI_TKILL)
+
+
+def kill_pgrp(kernel: Kernel, pgrp: int, sig: int) -> int:
+    """The kernel itself signals a process group (terminal keys, hang-up); returns how many processes it has."""
+    members = kernel.pids.pgrp_members(pgrp)
+    for member in members:
+        send_signal(member, SigInfo(sig, SI_KERNEL), force=True)
+    return len(members)
+
+
+# ---- telling the parent --------------------------------------------------------------------------
+
+
+def do_notify_parent_cldstop(task: Task, why: int) -> None:
+    """SIGCHLD (unless SA_NOCLDSTOP) and a wake-up for the parent: the process stopped or continued."""
+    leader = task.signal.group_leader
+    parent = leader.parent
+    info = SigInfo(SIGCHLD, why, pid=leader.pid, uid=leader.creds.uid)
+    info.utime, info.stime = leader.utime_ns // 10_000_000, leader.stime_ns // 10_000_000
+    if why == CLD_STOPPED:
+        info.status = task.signal.group_exit_code & 0x7F
+    elif why == CLD_CONTINUED:
+        info.status = SIGCONT
+    action = parent.sighand.action[SIGCHLD - 1]
+    if action.handler != SIG_IGN and not action.flags & SA_NOCLDSTOP:
+        send_signal(parent, info)
+    parent.signal.wait_chldexit.wake_up()
