@@ -1,0 +1,505 @@
+"""The processor: runs user code in ring 3 over our page tables, and calls the kernel for everything else.
+
+A system call and a page fault are served inside the engine's callback, so that the engine never stops for them.  It stops
+at exact places only: at the start of a block, after a ``syscall``, before a faulting instruction.  What the kernel asks
+for at any time (TLB flush, forgetting translated code) is queued and done once before user code goes on; forgetting code
+needs the engine stopped and is done between two runs of it, which :meth:`Cpu.run` hides.
+
+Implements :class:`kernel.hardware.Hardware`.  What is peculiar to Unicorn is explained in ``quirks.py``.
+
+Deliberate differences from a real processor: RIP after a jump to a non-canonical address is that address; ``RCX`` is wrong by
+the number of needless prefixes before a ``syscall``; there is no compatibility mode; VEX-encoded SSE runs as SSE.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Callable
+from enum import Enum
+
+from emu.cpu import layout, quirks
+from emu.cpu import unicorn_abi as abi
+from emu.cpu.engine import (
+    Engine,
+    EngineError,
+    InCallback,
+    InsnCallback,
+    IntrCallback,
+    OutCallback,
+    ValueInsnCallback,
+)
+from emu.cpu.native import NativeStubs, make_stubs
+from emu.cpu.quirks import FastMemory, Sse42
+from emu.cpu.registers import INITIAL_FXSAVE, CpuRegisters, FxsaveCodec, register_words
+from emu.cpu.stop import Stop, StopReason
+from kernel.hardware import Registers
+from mmu import walker
+from mmu.paging import VECTOR_GP
+from mmu.physmem import PhysMem
+
+_U64 = 0xFFFF_FFFF_FFFF_FFFF
+_RAX, _RCX, _RDX, _R11 = 0, 1, 2, 11
+
+SyscallHandler = Callable[[int, int, int, int, int, int, int], int | None]
+PageFaultHandler = Callable[[int, int, int], bool]
+
+# rax, rdx, rsi, rdi, r8, r9, r10 out of the sixteen general registers
+_unpack_syscall = struct.Struct("<Q8xQ24xQQQQQ").unpack_from
+
+_CR0 = 0x8005_0033  # PG AM WP NE ET MP PE, as Linux sets it
+_CR4 = 0x0001_0620  # PAE OSFXSR OSXMMEXCPT FSGSBASE; no OSXSAVE: there is no AVX
+_EFER_MSR = 0xC000_0080
+_EFER = 0xD01  # SCE LME LMA NXE
+
+TSC_CYCLES_PER_BLOCK = 16
+KERNEL_ENTRY_BLOCKS = 64
+"""What a kernel entry counts for where blocks cannot be counted."""
+
+# The engine's soft TLB grows only when it is flushed while more than 70 % full, and starts with 256 entries.
+_TLB_FIRST_FAULTS = 180
+_TLB_LAST_FAULTS = 1 << 16
+_TLB_LAST_QUANTA = 64
+
+
+class Tick(Enum):
+    """How a quantum is counted."""
+
+    BLOCKS = "blocks"
+    KERNEL_ENTRIES = "kernel entries"
+    """Executable memory is refused on this host: a program that neither faults nor makes system calls is not pre-empted."""
+
+
+class Cpu:
+    """One processor.  ``on_syscall`` and ``on_page_fault`` must be set before :meth:`run`.
+
+    Invariants: ``live`` is the register file that the engine holds (None at first); ``running`` is true exactly while the
+    engine executes; ``_cr3`` is the table that the engine's TLB belongs to, -1 when it must be loaded anew.
+    """
+
+    def __init__(
+        self,
+        physmem: PhysMem,
+        *,
+        fast_memory: FastMemory = FastMemory.ON,
+        sse42: Sse42 = Sse42.HIDDEN,
+        tick: Tick = Tick.BLOCKS,
+    ) -> None:
+        self.physmem = physmem
+        self.on_syscall: SyscallHandler = _no_syscall_handler
+        self.on_page_fault: PageFaultHandler = _no_fault_handler
+        self.on_rdtsc: Callable[[], int] | None = None
+        """The time-stamp counter; None: it counts blocks."""
+        self._kernel = layout.KernelLayout(physmem)
+        self.reserved_frames = self._kernel.frames
+        """Frames at the top of RAM that belong to the processor; the page allocator skips them."""
+        self.kernel_pml4_entries = self._kernel.pml4_entries
+        """What every root table needs: slot -> entry."""
+        self.engine = Engine(physmem.address, physmem.size)
+        self.fast_memory = FastMemory.OFF
+        if fast_memory is FastMemory.ON and quirks.set_fast_memory(self.engine):
+            self.fast_memory = FastMemory.ON
+        self.running = False
+        self.live: CpuRegisters | None = None
+        self._cr3 = -1
+        self._quantum = 0
+        self._blocks_before = 0
+        self._nr_tsc_reads = 0
+        self._counter = ctypes.c_int64(0)
+        self._count = memoryview(self._counter).cast("B").cast("q")
+        stubs = make_stubs() if tick is Tick.BLOCKS else None
+        self._stubs = stubs
+        """Kept: the engine calls into their memory."""
+        self.tick = Tick.KERNEL_ENTRIES if stubs is None else Tick.BLOCKS
+        if stubs is not None:
+            # Before anything is translated: a block translated without the hook would never count.
+            tick_stub = stubs.tick(self.engine.function_address("uc_emu_stop"))
+            self.engine.add_hook(abi.HOOK_BLOCK, tick_stub, user_data=ctypes.addressof(self._counter))
+            self._count[0] = 1 << 62
+
+        state_address = quirks.find_state(self.engine)
+        self._enter_long_mode()
+        probe = quirks.RingProbe(self.engine, self._kernel, state_address)
+        self.state = quirks.probe_state_layout(self.engine, probe)
+        quirks.hide_features(probe, self.state, sse42)
+        self._kernel.clear_window(1)
+        self.register_words = register_words(
+            self.state.rip,
+            self.state.rflags,
+            self.state.cs,
+            self.state.ss,
+            self.state.fs_base,
+            self.state.gs_base,
+        )
+        live_bytes = memoryview((ctypes.c_char * self.state.state_bytes).from_address(state_address)).cast("B")
+        self._live_bytes = live_bytes
+        self._q = live_bytes.cast("Q")
+        self._i = live_bytes.cast("i")
+        self._rip_word = self.state.rip // 8
+        self.fxsave = FxsaveCodec()
+        self.pristine_context = self._make_pristine_context()
+
+        self._reason: StopReason | None = None
+        self._vector = 0
+        self._error_code = 0
+        self._vaddr = 0
+        self._error: BaseException | None = None
+        self._registers_at_io: list[int] | None = None
+        # What the kernel has asked for and has not been done yet.
+        self._work_queued = False
+        self._flush_queued = False
+        self._stale_code: list[int] = []
+        # When the TLB is next flushed for no other reason than to let it grow.
+        self._faults_since_flush = 0
+        self._flush_at_faults = _TLB_FIRST_FAULTS
+        self._quanta_since_flush = 0
+        self._flush_at_quanta = 1
+        self._add_hooks(stubs, state_address)
+
+    # Start-up -----------------------------------------------------------------------------------------------------
+
+    def _enter_long_mode(self) -> None:
+        engine = self.engine
+        engine.reg_write_segment(abi.REG_GDTR, 0, layout.TABLES_VADDR, layout.GDT_LIMIT, 0)
+        engine.reg_write_segment(
+            abi.REG_TR,
+            layout.TSS_SELECTOR,
+            layout.TABLES_VADDR + layout.TSS_OFFSET,
+            layout.TSS_LIMIT,
+            layout.TSS_FLAGS,
+        )
+        engine.reg_write(abi.REG_CR4, _CR4)
+        engine.msr_write(_EFER_MSR, _EFER)
+        engine.reg_write(abi.REG_CR3, self._kernel.boot_cr3)
+        engine.reg_write(abi.REG_CR0, _CR0)
+        if engine.reg_read(abi.REG_CR3) != self._kernel.boot_cr3:
+            raise EngineError(f"CR3 cannot hold {self._kernel.boot_cr3:#x}: RAM is too large for this engine")
+
+    def _make_pristine_context(self) -> bytes:
+        """The state of a program before its first instruction: ring 3, all registers zero."""
+        q = self._q
+        for word in range(16):
+            q[word] = 0
+        for offset in (self.state.rip, self.state.fs_base, self.state.gs_base):
+            q[offset // 8] = 0
+        q[self.state.rflags // 8] = 0x202
+        self._i[self.state.old_exception // 4] = -1
+        engine = self.engine
+        self.fxsave.unpack(INITIAL_FXSAVE)
+        engine.lib.uc_reg_write_batch(engine.handle, *self.fxsave.batch.args)
+        context = ctypes.create_string_buffer(engine.empty_context(), engine.context_bytes)
+        engine.context_save(ctypes.addressof(context))
+        return context.raw
+
+    def _add_hooks(self, stubs: NativeStubs | None, state_address: int) -> None:
+        engine = self.engine
+        engine.add_hook(abi.HOOK_INTR, IntrCallback(self._on_interrupt))
+        if stubs is not None:
+            callback = InsnCallback(self._on_syscall)
+            self._syscall_callback = callback
+            stub = stubs.syscall(
+                engine.function_address("uc_reg_read"),
+                abi.REG_RFLAGS,
+                rip=state_address + self.state.rip,
+                rcx=state_address + 8 * _RCX,
+                r11=state_address + 8 * _R11,
+                callback=ctypes.cast(callback, ctypes.c_void_p).value or 0,
+            )
+            engine.add_hook(abi.HOOK_INSN, stub, instruction=abi.INS_SYSCALL)
+            fault = stubs.fault(engine.function_address("raise_exception_err_ra_x86_64"), state_address, VECTOR_GP)
+            engine.add_hook(abi.HOOK_INSN, fault, instruction=abi.INS_IN)
+            engine.add_hook(abi.HOOK_INSN, fault, instruction=abi.INS_OUT)
+        else:
+            engine.add_hook(abi.HOOK_INSN, InsnCallback(self._on_syscall_plain), instruction=abi.INS_SYSCALL)
+            engine.add_hook(abi.HOOK_INSN, InCallback(self._on_in), instruction=abi.INS_IN)
+            engine.add_hook(abi.HOOK_INSN, OutCallback(self._on_out), instruction=abi.INS_OUT)
+        engine.add_hook(abi.HOOK_INSN, ValueInsnCallback(self._on_rdtsc), instruction=abi.INS_RDTSC)
+        engine.add_hook(abi.HOOK_INSN, ValueInsnCallback(self._on_rdtscp), instruction=abi.INS_RDTSCP)
+
+    def close(self) -> None:
+        """Free the engine.  The register files of this processor must not be used afterwards."""
+        self.live = None
+        self.engine.close()
+
+    def __del__(self) -> None:
+        engine = getattr(self, "engine", None)
+        if engine is not None:
+            engine.close()
+
+    # Hardware (kernel/hardware.py) -----------------------------------------------------------------------------------
+
+    def flush_tlb(self) -> None:
+        self._flush_queued = True
+        self._work_queued = True
+
+    def invalidate_code(self, pfn: int) -> None:
+        self._stale_code.append(pfn)
+        self._work_queued = True
+
+    def new_registers(self) -> Registers:
+        return CpuRegisters(self, self.pristine_context)
+
+    # Running --------------------------------------------------------------------------------------------------------
+
+    @property
+    def blocks(self) -> int:
+        """Blocks executed so far, the one that runs included; exact inside callbacks too."""
+        count = self._count[0]
+        return self._blocks_before + self._quantum - (count if count > 0 else 0)
+
+    def run(self, registers: Registers, cr3: int, nr_blocks: int) -> Stop:
+        """Run user code with these registers and page tables for ``nr_blocks`` blocks, or until something stops it.
+
+        Exceptions raised by the handlers come out here.
+        """
+        if self.running:
+            raise RuntimeError("Cpu.run called from a callback")
+        if registers is not self.live:
+            self._load(registers)
+        if cr3 != self._cr3:
+            self.engine.reg_write(abi.REG_CR3, cr3)  # flushes
+            self._cr3 = cr3
+            self._flush_queued = False
+            self._faults_since_flush = 0
+        self._reason = None
+        self._quantum = max(nr_blocks, 1)
+        self._count[0] = self._quantum
+        self.running = True
+        try:
+            status = self._run_engine()
+        finally:
+            self.running = False
+            count = self._count[0]
+            self._blocks_before += self._quantum - (count if count > 0 else 0)
+            self._quantum = 0
+            self._count[0] = 0
+        return self._make_stop(status)
+
+    def _run_engine(self) -> int:
+        """Start the engine again and again until it stops for a reason that the caller must see."""
+        start, handle, q, rip_word = self.engine.lib.uc_emu_start, self.engine.handle, self._q, self._rip_word
+        while True:
+            if self._work_queued:
+                self._do_queued_work()
+            status: int = start(handle, q[rip_word], 0, 0, 0)
+            if self._registers_at_io is not None:
+                self._undo_io_block()
+                status = abi.ERR_OK
+            if self._error is not None:
+                error, self._error = self._error, None
+                raise error
+            if self._reason is not None or status != abi.ERR_OK or self._count[0] < 0:
+                return status
+
+    def _make_stop(self, status: int) -> Stop:
+        if status == abi.ERR_INSN_INVALID:
+            return self._invalid_opcode()
+        if status != abi.ERR_OK:
+            raise EngineError(f"at RIP {self._q[self._rip_word]:#x}: {self.engine.error_text(status)}")
+        reason = self._reason
+        if reason is None:
+            self._let_tlb_grow()
+            return Stop(StopReason.QUANTUM)
+        if reason is StopReason.EXCEPTION or reason is StopReason.PAGE_FAULT:
+            return Stop(reason, self._vector, self._error_code, self._vaddr)
+        return Stop(reason)
+
+    def _invalid_opcode(self) -> Stop:
+        """#UD; but the engine takes ``icebp`` (F1) for one, too, which is a trap."""
+        rip = self._q[self._rip_word]
+        try:
+            opcode = self.physmem.mem[walker.walk(self.physmem, self._cr3, rip, walker.READ, 3, set_ad=False).paddr]
+        except walker.PageFault:
+            opcode = 0
+        if opcode == 0xF1:
+            self._q[self._rip_word] = rip + 1
+            return Stop(StopReason.EXCEPTION, 1)
+        return Stop(StopReason.EXCEPTION, 6)
+
+    def request_stop(self) -> None:
+        """From a callback: stop at the next exact place."""
+        if self._reason is None:
+            self._reason = StopReason.REQUESTED
+        self.engine.stop()
+
+    def forget_cr3(self) -> None:
+        """The engine's CR3 is no longer what it was: load it at the next run."""
+        self._cr3 = -1
+
+    def _load(self, registers: Registers) -> None:
+        if not isinstance(registers, CpuRegisters):
+            raise TypeError("these registers were not made by this processor")
+        if self.live is not None:
+            self.engine.context_save(self.live.address)
+            self.live.detach()
+        self.engine.context_restore(registers.address)
+        registers.attach(self._q)
+        self.live = registers
+        self._cr3 = -1  # the context brought another CR3 without a flush
+
+    # Queued work ------------------------------------------------------------------------------------------------------
+
+    def _do_queued_work(self) -> None:
+        """Outside the engine: everything that was asked for."""
+        self._work_queued = False
+        if self._stale_code:
+            self._forget_code()
+        if self._flush_queued:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._flush_queued = False
+        self.engine.flush_tlb()
+        if self._faults_since_flush >= self._flush_at_faults:
+            self._flush_at_faults = min(2 * self._flush_at_faults, _TLB_LAST_FAULTS)
+        self._faults_since_flush = 0
+        self._quanta_since_flush = 0
+
+    def _forget_code(self) -> None:
+        """Drop the translations of stale frames, by way of the code window of the loaded address space."""
+        stale = list(dict.fromkeys(self._stale_code))
+        self._stale_code.clear()
+        for start in range(0, len(stale), layout.WINDOW_PAGES):
+            pfns = stale[start : start + layout.WINDOW_PAGES]
+            self._kernel.map_window(pfns)
+            for number in range(len(pfns)):
+                self.engine.remove_code(layout.WINDOW_VADDR + (number << 12), 4096)
+            self._kernel.clear_window(len(pfns))
+            self.engine.flush_tlb()
+
+    def _let_tlb_grow(self) -> None:
+        self._quanta_since_flush += 1
+        if self._quanta_since_flush >= self._flush_at_quanta:
+            self._flush_at_quanta = min(2 * self._flush_at_quanta, _TLB_LAST_QUANTA)
+            self.flush_tlb()
+
+    def _finish_callback(self) -> None:
+        """Inside a callback: do what can be done here, stop the engine for the rest."""
+        if self._stale_code:
+            self.engine.stop()
+        else:
+            self._work_queued = False
+            if self._flush_queued:
+                self._flush()
+
+    # Callbacks ----------------------------------------------------------------------------------------------------------
+
+    def _on_syscall(self, _engine: int, _data: int) -> None:
+        """RCX and R11 are set already."""
+        try:
+            nr, a2, a1, a0, a4, a5, a3 = _unpack_syscall(self._live_bytes)
+            result = self.on_syscall(nr, a0, a1, a2, a3, a4, a5)
+            if result is None:
+                if self._reason is None:
+                    self._reason = StopReason.SYSCALL
+                self.engine.stop()
+            else:
+                self._q[_RAX] = result & _U64
+            if self._work_queued:
+                self._finish_callback()
+        except BaseException as error:
+            self._keep_error(error)
+
+    def _on_syscall_plain(self, engine: int, data: int) -> None:
+        """Without native stubs."""
+        q = self._q
+        q[_RCX] = q[self._rip_word] + 2
+        q[_R11] = self.engine.reg_read(abi.REG_EFLAGS)
+        self._count_kernel_entry()
+        self._on_syscall(engine, data)
+
+    def _on_interrupt(self, _engine: int, vector: int, _data: int) -> None:
+        try:
+            state, ints = self.state, self._i
+            if vector == 14 and not ints[state.is_int >> 2]:
+                ints[state.old_exception >> 2] = -1
+                q = self._q
+                vaddr = q[state.cr2 >> 3]
+                error_code = ints[state.error_code >> 2]
+                if self.on_page_fault(vaddr, error_code, q[self._rip_word]):
+                    self._faults_since_flush += 1
+                    if self._faults_since_flush >= self._flush_at_faults:
+                        self._flush_queued = self._work_queued = True
+                else:
+                    self._vector, self._error_code, self._vaddr = 14, error_code, vaddr
+                    self._stop_for(StopReason.PAGE_FAULT)
+                if self._work_queued:
+                    self._finish_callback()
+                if self.tick is Tick.KERNEL_ENTRIES:
+                    self._count_kernel_entry()
+            else:
+                ints[state.old_exception >> 2] = -1
+                self._exception(vector, bool(ints[state.is_int >> 2]))
+        except BaseException as error:
+            self._keep_error(error)
+
+    def _exception(self, vector: int, is_int: bool) -> None:
+        self._vector, self._vaddr = vector, 0
+        self._error_code = 0 if is_int else self._i[self.state.error_code >> 2]
+        if is_int and vector not in (3, 4, 128):
+            # The gate is not open to user code: #GP(vector * 8 + IDT) at the two-byte instruction.
+            self._vector, self._error_code = 13, vector * 8 + 2
+            self._q[self._rip_word] -= 2
+        self._stop_for(StopReason.EXCEPTION)
+
+    def _stop_for(self, reason: StopReason) -> None:
+        if self._reason is None or self._reason is StopReason.REQUESTED:
+            self._reason = reason
+        self.engine.stop()
+
+    def _keep_error(self, error: BaseException) -> None:
+        if self._error is None:
+            self._error = error
+        self.engine.stop()
+
+    def _on_in(self, _engine: int, _port: int, _size: int, _data: int) -> int:
+        """Without native stubs: the engine stops only at the end of the block, so the registers are put back later."""
+        if self._registers_at_io is None:
+            self._registers_at_io = [*self._q[:16], self._q[self._rip_word]]
+            self._vector, self._error_code, self._vaddr = 13, 0, 0
+            self._stop_for(StopReason.EXCEPTION)
+        return 0
+
+    def _on_out(self, engine: int, port: int, size: int, _value: int, data: int) -> None:
+        self._on_in(engine, port, size, data)
+
+    def _undo_io_block(self) -> None:
+        saved = self._registers_at_io
+        if saved is not None:
+            self._registers_at_io = None
+            for word, value in enumerate(saved[:16]):
+                self._q[word] = value
+            self._q[self._rip_word] = saved[16]
+
+    def _count_kernel_entry(self) -> None:
+        """Without native stubs: a kernel entry stands for so many blocks."""
+        self._count[0] -= KERNEL_ENTRY_BLOCKS
+        if self._count[0] < 0:
+            self.engine.stop()
+
+    def _on_rdtsc(self, _engine: int, _data: int) -> int:
+        try:
+            tsc = self._read_tsc()
+            self._q[_RAX] = tsc & 0xFFFF_FFFF
+            self._q[_RDX] = tsc >> 32 & 0xFFFF_FFFF
+        except BaseException as error:
+            self._keep_error(error)
+        return 1
+
+    def _on_rdtscp(self, engine: int, data: int) -> int:
+        self._q[_RCX] = 0  # TSC_AUX: processor 0, node 0
+        return self._on_rdtsc(engine, data)
+
+    def _read_tsc(self) -> int:
+        if self.on_rdtsc is not None:
+            return self.on_rdtsc()
+        self._nr_tsc_reads += 1  # two reads in one block must differ
+        return self.blocks * TSC_CYCLES_PER_BLOCK + self._nr_tsc_reads
+
+
+def _no_syscall_handler(nr: int, a0: int, a1: int, a2: int, a3: int, a4: int, a5: int) -> int | None:
+    raise RuntimeError(f"system call {nr} with no on_syscall handler")
+
+
+def _no_fault_handler(vaddr: int, error_code: int, rip: int) -> bool:
+    raise RuntimeError(f"page fault at {vaddr:#x} (error code {error_code:#x}, RIP {rip:#x}) with no on_page_fault handler")

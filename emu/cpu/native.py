@@ -1,0 +1,91 @@
+"""A few bytes of host machine code for what Python is too slow, or unable, to do inside the engine.
+
+Three stubs, for x86-64 hosts with the System V calling convention:
+
+``tick``      the block hook: count a counter down, and stop the engine at the start of the block at which it passes zero
+``fault``     the hook of ``in`` and ``out``: raise #GP as a real processor does in user mode (it leaves by ``longjmp``,
+              which may not cross Python's frames)
+``syscall``   the system-call hook: set RCX and R11 as the instruction does, then call the Python callback
+
+Where executable memory is refused, or on another kind of host, :func:`make_stubs` returns None and ``cpu.py`` makes do
+without them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import platform
+import struct
+
+PAGE = 4096
+
+
+class NativeStubs:
+    """One page of executable memory and the stubs in it."""
+
+    def __init__(self, memory: mmap.mmap) -> None:
+        self._memory = memory
+        self._start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        self._used = 0
+
+    def _place(self, code: bytes) -> int:
+        address = self._start + self._used
+        self._memory[self._used : self._used + len(code)] = code
+        self._used += (len(code) + 15) & ~15
+        return address
+
+    def tick(self, stop_function: int) -> int:
+        """A block hook; its user data is the address of the 64-bit counter."""
+        return self._place(
+            b"\x48\x83\x29\x01"  # sub qword [rcx], 1
+            b"\x78\x01"  # js stop
+            b"\xc3"  # ret
+            b"\x48\xb8" + struct.pack("<Q", stop_function) +  # stop: mov rax, uc_emu_stop
+            b"\xff\xe0"  # jmp rax
+        )
+
+    def fault(self, raise_function: int, env: int, vector: int) -> int:
+        """A hook that ends the instruction with an exception: ``raise_function(env, vector, 0, 0)``."""
+        return self._place(
+            b"\x48\xbf" + struct.pack("<Q", env) +  # mov rdi, env
+            b"\xbe" + struct.pack("<I", vector) +  # mov esi, vector
+            b"\x31\xd2"  # xor edx, edx
+            b"\x31\xc9"  # xor ecx, ecx
+            b"\x48\xb8" + struct.pack("<Q", raise_function) +  # mov rax, raise_exception_err_ra
+            b"\xff\xe0"  # jmp rax
+        )
+
+    def syscall(self, read_function: int, rflags_id: int, rip: int, rcx: int, r11: int, callback: int) -> int:
+        """A system-call hook.  ``rip``, ``rcx``, ``r11``: host addresses of the guest's registers."""
+        return self._place(
+            b"\x57\x56\x48\x83\xec\x08"  # push rdi; push rsi; sub rsp, 8
+            b"\x48\xb8" + struct.pack("<Q", rip) +  # mov rax, &RIP
+            b"\x48\x8b\x08"  # mov rcx, [rax]
+            b"\x48\x83\xc1\x02"  # add rcx, 2
+            b"\x48\xb8" + struct.pack("<Q", rcx) +  # mov rax, &RCX
+            b"\x48\x89\x08"  # mov [rax], rcx
+            b"\xbe" + struct.pack("<I", rflags_id) +  # mov esi, UC_X86_REG_RFLAGS
+            b"\x48\xba" + struct.pack("<Q", r11) +  # mov rdx, &R11
+            b"\x48\xb8" + struct.pack("<Q", read_function) +  # mov rax, uc_reg_read
+            b"\xff\xd0"  # call rax
+            b"\x48\x83\xc4\x08\x5e\x5f"  # add rsp, 8; pop rsi; pop rdi
+            b"\x48\xb8" + struct.pack("<Q", callback) +  # mov rax, callback
+            b"\xff\xe0"  # jmp rax
+        )
+
+
+def make_stubs() -> NativeStubs | None:
+    """Executable memory, or None where this host has none for us."""
+    if platform.machine() not in ("x86_64", "AMD64") or platform.system() == "Windows":
+        return None
+    try:
+        memory = mmap.mmap(
+            -1,
+            PAGE,
+            flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS,
+            prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC,
+        )
+    except OSError:
+        return None
+    return NativeStubs(memory)
