@@ -39,6 +39,7 @@ from kernel.abi.fcntl import (
 )
 from kernel.abi.poll import DEFAULT_POLLMASK
 from kernel.fs.inode import DirEntry, Inode
+from kernel.fs.notify import fsnotify_close
 
 if TYPE_CHECKING:
     from kernel.fs.dcache import Path
@@ -85,13 +86,14 @@ class File:
         self.f_mode = _FMODE_OF_ACCMODE[flags & O_ACCMODE] | self.seekable
         self.f_pos = 0
         self.f_count = 1
+        inode.i_count += 1
         self.f_ep: Any = None
         """The epoll items that watch this file (kernel/fs/eventpoll.py)."""
         self.f_owner = 0
         """F_SETOWN: pid, or minus a process group."""
         self.f_sig = 0
-        self.f_writer = False
-        """This file is counted in the inode's ``i_writecount``."""
+        self.f_writer = 0
+        """What this file adds to the inode's ``i_writecount``: 1 for a writer, -1 for a program's text."""
 
     # -- references ----------------------------------------------------------------------------------------
     def get(self) -> File:
@@ -265,6 +267,10 @@ def _final_fput(file: File) -> None:
     inode = file.f_inode
     if inode.i_flctx is not None:
         inode.i_flctx.remove_file(file)
-    if file.f_writer:
-        inode.i_writecount -= 1
+    if inode.i_sb.watched and not file.f_mode & FMODE_PATH:
+        fsnotify_close(file)
+    inode.i_writecount -= file.f_writer
     file.release()
+    inode.i_count -= 1
+    if inode.i_nlink == 0 and inode.i_count == 0:
+        inode.drop_if_unused()

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kernel.abi.errno import Errno, KernelError
 from kernel.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, Kstat, Kstatfs
+from kernel.fs.notify import fsnotify_inode_gone
+from kernel.fs.permission import Owner, generic_permission
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -81,6 +83,8 @@ class SuperBlock:
         self.s_root: Dentry | None = None
         self.s_options = ""
         """What /proc/mounts shows after the mount flags (",size=..." and the like, without the comma)."""
+        self.watched = 0
+        """How many inotify watches lie on inodes of this file system (0: no event needs to be made)."""
         self._last_ino = 0
 
     def new_ino(self) -> int:
@@ -103,10 +107,12 @@ class Inode:
         "_mapping",
         "i_atime",
         "i_btime",
+        "i_count",
         "i_ctime",
         "i_flctx",
         "i_gid",
         "i_ino",
+        "i_linkable",
         "i_marks",
         "i_mode",
         "i_mtime",
@@ -122,8 +128,8 @@ class Inode:
 
     i_seals = -1
     """File seals of a memfd (F_SEAL_*); -1: the file cannot be sealed."""
-    cached_permission = True
-    """Permission comes from mode, uid and gid alone."""
+    volatile = False
+    """A directory whose names come and go by themselves: every step of a path asks ``lookup`` again (d_revalidate)."""
 
     def __init__(self, sb: SuperBlock, ino: int, mode: int, uid: int = 0, gid: int = 0, rdev: int = 0) -> None:
         self.i_sb = sb
@@ -147,6 +153,10 @@ class Inode:
         """The pipe of a FIFO while somebody has it open (kernel/fs/pipe.py)."""
         self.i_socket: Any = None
         """The AF_UNIX socket that is bound to this inode (kernel/fs/unix.py)."""
+        self.i_linkable = False
+        """Made by O_TMPFILE (without O_EXCL): linkat may give it its first name."""
+        self.i_count = 0
+        """How many open files there are (``struct file``, also those of mappings)."""
         self.i_writecount = 0
         """Open writers when positive; mapped as a program's text (ETXTBSY) when negative."""
 
@@ -178,6 +188,11 @@ class Inode:
     def writepage(self, pgoff: int, data: bytes) -> None:
         """Put one page (4096 bytes) back "on disk".  What lies beyond ``i_size`` is to be ignored."""
         raise KernelError(Errno.EIO, "file has no pages")
+
+    # -- permission ----------------------------------------------------------------------------------------
+    def permission(self, task: Task | None, mask: int) -> bool:
+        """May ``task`` do ``mask`` (MAY_*)?"""
+        return generic_permission(task, self, mask)
 
     # -- attributes ----------------------------------------------------------------------------------------
     def getattr(self) -> Kstat:
@@ -248,10 +263,6 @@ class Inode:
         """The inode called ``name``, or None."""
         return None
 
-    def may_cache(self, name: bytes) -> bool:
-        """May the dcache keep what ``lookup(name)`` gave?  No: it is asked again every time."""
-        return True
-
     def entries(self, task: Task | None = None) -> list[DirEntry]:
         """All names but ``.`` and ``..``, in the order in which they are to be shown."""
         raise KernelError(Errno.ENOTDIR, "not a directory")
@@ -300,18 +311,17 @@ class Inode:
         """The open file.  A generator when opening may sleep (FIFOs)."""
         raise KernelError(Errno.ENXIO, "file cannot be opened")
 
+    def drop_if_unused(self) -> None:
+        """Called when a name or a user went away: with the last of both, the data goes too (iput_final)."""
+        if self.i_nlink == 0 and self.i_count == 0:
+            fsnotify_inode_gone(self)
+            self.evict()
+
     def evict(self) -> None:
         """The last name and the last user are gone: forget the data."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.i_ino} mode={self.i_mode:o} size={self.i_size}>"
-
-
-class Owner(NamedTuple):
-    """Who owns what is being created (fsuid and fsgid of the caller)."""
-
-    uid: int
-    gid: int
 
 
 def is_dir(inode: Inode) -> bool:
