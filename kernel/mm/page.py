@@ -145,6 +145,7 @@ class MemMap:
             self._nr_reserved_ahead += 1
         self.nr_usable = nr_frames - 1 - self._nr_reserved_ahead
         """``totalram_pages``."""
+        self._pcp_high = min(_PCP_HIGH, max(8, self.nr_usable >> 6))
         # calculate_min_free_kbytes: sqrt(lowmem_kbytes * 16); low = min * 5/4, high = min * 3/2
         min_free = int((self.nr_usable * 4 * 16) ** 0.5) // 4
         self.set_watermarks(min(min_free, self.nr_usable // 32))
@@ -223,7 +224,7 @@ class MemMap:
             self.lru_drain()
         free = self._free
         pcp = self._pcp
-        if self.nr_free < self.watermark_low:
+        if self.nr_free <= self.watermark_low:
             self._reclaim(self.watermark_high - self.nr_free)
             if pcp:
                 return
@@ -235,9 +236,10 @@ class MemMap:
             return
         if not free:
             raise KernelError(Errno.ENOMEM, "no free page frame")
-        batch = free[-_PCP_BATCH:]
-        del free[-_PCP_BATCH:]
-        pcp.extend(batch)
+        # Not past the watermark in one go: nobody looks again before this batch is used up.
+        nr_batch = max(1, min(_PCP_BATCH, self.nr_free - self.watermark_low))
+        pcp.extend(free[-nr_batch:])
+        del free[-nr_batch:]
 
     def _take_fresh(self) -> None:
         """Put the next frames that nobody had yet on the free list, lowest on top."""
@@ -286,9 +288,10 @@ class MemMap:
         self.private[pfn] = 0
         pcp = self._pcp
         pcp.append(pfn)
-        if len(pcp) > _PCP_HIGH:
-            self._free.extend(pcp[: _PCP_HIGH // 2])
-            del pcp[: _PCP_HIGH // 2]
+        if len(pcp) > self._pcp_high:
+            nr_spilled = len(pcp) // 2
+            self._free.extend(pcp[:nr_spilled])
+            del pcp[:nr_spilled]
 
     def put_pages(self, pfns: PfnArray) -> None:
         """Drop one reference on each of ``pfns`` (a frame may stand there several times)."""
