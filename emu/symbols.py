@@ -332,17 +332,15 @@ class Symbolizer:
         self._read_file = read_file
         self._images: dict[Hashable, Image | None] = {}
 
-    def image(self, path: str, key: Hashable = None, data: bytes | None = None) -> Image | None:
+    def image(self, path: str, key: Hashable = None, load: Callable[[], bytes | None] | None = None) -> Image | None:
         """The ELF file ``path``, or None.  ``key`` tells apart files that had the same path at different times;
-        ``data`` is the content when it is at hand (the vDSO has no file)."""
+        ``load`` gives the content when it is not what the path names now (deleted files, the vDSO)."""
         key = path if key is None else key
         if key not in self._images:
-            self._images[key] = self._load(path, data)
+            self._images[key] = self._open(path, load() if load is not None else self._read_file(path))
         return self._images[key]
 
-    def _load(self, path: str, data: bytes | None) -> Image | None:
-        if data is None:
-            data = self._read_file(path)
+    def _open(self, path: str, data: bytes | None) -> Image | None:
         if data is None or data[:4] != b"\x7fELF":
             return None
         try:

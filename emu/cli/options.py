@@ -34,6 +34,19 @@ class Size(click.ParamType):
         return int(match[1]) * _UNITS[match[2].upper()]
 
 
+class SwapSpec(click.ParamType):
+    """``SIZE``, or ``FILE:SIZE``; the machine reads it once more."""
+
+    name = "[FILE:]SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        file, colon, size = str(value).rpartition(":")
+        nr_bytes = Size().convert(size, param, ctx)
+        if colon and not file:
+            self.fail(f"{value!r} names no file; write FILE:SIZE, or a size alone", param, ctx)
+        return f"{file}{colon}{nr_bytes}"
+
+
 class EnvironmentEntry(click.ParamType):
     """``NAME=VALUE``."""
 
@@ -44,19 +57,6 @@ class EnvironmentEntry(click.ParamType):
         if not name or not equals:
             self.fail(f"{value!r} is no NAME=VALUE", param, ctx)
         return name, content
-
-
-class KernelName(click.ParamType):
-    """The name of a profile; the list is loaded only when there is a name to look up."""
-
-    name = "NAME"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from kernel.profile import PROFILES
-
-        if value not in PROFILES:
-            self.fail(f"no kernel {value!r}; there are {', '.join(PROFILES)}", param, ctx)
-        return str(value)
 
 
 class GuestCommand(click.Command):
@@ -112,9 +112,15 @@ class CommonOptions:
 _DIRECTORY = click.Path(exists=True, file_okay=False, path_type=str)
 
 _OPTIONS: list[Callable[[Any], Any]] = [
-    click.option("--kernel", type=KernelName(), default="2.6.7", show_default=True,
+    click.option("--kernel", default="2.6.7", show_default=True, metavar="NAME",
                  help="The kernel whose memory-management rules hold; `pagewalk kernels` lists them."),
-    click.option("--ram", type=Size(), default="256M", show_default=True, help="Size of the machine's memory."),
+    click.option("--rmap", metavar="NAME", help="Another reverse-mapping policy than the kernel's."),
+    click.option("--mremap", metavar="RULES", help="Other mremap rules than the kernel's: 2.6, 6.1 or 6.17."),
+    click.option("--bug", "bugs", multiple=True, metavar="NAME",
+                 help="Switch a historic bug on; `pagewalk kernels` lists them.  Repeatable."),
+    click.option("--ram", "ram_bytes", type=Size(), default="256M", show_default=True,
+                 help="Size of the machine's memory."),
+    click.option("--swap", type=SwapSpec(), help="Size of the swap space, in a temporary file or in FILE."),
     click.option("--root", type=_DIRECTORY, default="/", show_default=True, metavar="DIR",
                  help="The directory that the program sees as /; the host's files are never changed."),
     click.option("--writable", type=_DIRECTORY, multiple=True, metavar="DIR",
@@ -124,19 +130,27 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--clear-env", is_flag=True, help="Start from an empty environment instead of yours."),
     click.option("--cwd", metavar="DIR", help="The program's working directory.  [default: the current one]"),
     click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N",
-                 help="Random bytes, pids and addresses follow from this number."),
-    click.option("--aslr", is_flag=True, help="Randomise the address-space layout (from the seed)."),
+                 help="What random bytes and randomised addresses follow from."),
+    click.option("--aslr", is_flag=True, help="Randomise the layout of address spaces."),
     click.option("--clock", type=click.Choice(["virtual", "host"]), default="virtual", show_default=True,
-                 help="Virtual time follows the instructions executed, and is the same every run."),
+                 help="Virtual time follows the instructions executed, the same in every run."),
     click.option("--max-map-count", type=click.IntRange(min=1), metavar="N",
-                 help="Most areas that one address space may have."),
-    click.option("--check", "check", metavar="[=N]",
+                 help="Most areas that one address space may have.  [default: 65530]"),
+    click.option("--fail", multiple=True, metavar="POINT:WHEN",
+                 help="Make a page allocation (alloc:100) or a system call (mremap:EFAULT@3) fail.  Repeatable."),
+    click.option("--check", metavar="[=N]",
                  help="Check all invariants after every (or every N-th) system call and fault."),
     click.option("--stats", metavar="[=FILE.json]", help="Print statistics at the end, or write them as JSON."),
     click.option("-q", "--quiet", is_flag=True, help="No warnings at the end."),
     click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True,
                  help="Colour our own output; auto: on a terminal, unless NO_COLOR is set."),
 ]  # fmt: skip
+
+_CONFIG_FIELDS = (
+    "kernel", "rmap", "mremap", "bugs", "ram_bytes", "swap", "root", "cwd", "seed", "aslr", "clock", "max_map_count",
+    "fail",
+)  # fmt: skip
+"""Options that are fields of MachineConfig as they are."""
 
 
 def machine_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -158,17 +172,10 @@ def take_common(values: dict[str, Any]) -> CommonOptions:
     stats, quiet, color = values.pop("stats"), values.pop("quiet"), values.pop("color")
     try:
         config = MachineConfig(
-            kernel=values.pop("kernel"),
-            ram_bytes=values.pop("ram"),
-            root=values.pop("root"),
             writable=list(values.pop("writable")),
             env=environment,
-            cwd=values.pop("cwd"),
-            seed=values.pop("seed"),
-            aslr=values.pop("aslr"),
-            clock=values.pop("clock"),
-            max_map_count=values.pop("max_map_count"),
             check=_check_interval(values.pop("check")),
+            **{name: values.pop(name) for name in _CONFIG_FIELDS},
         )
     except ValueError as error:
         raise click.UsageError(str(error), click.get_current_context()) from error

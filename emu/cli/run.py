@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from emu.cli.options import GuestCommand, machine_options, program_argument, take_common
-from emu.cli.session import boot, report_end
+from emu.cli.session import boot, report_end, run
 
 
 @click.command("run", cls=GuestCommand)
@@ -25,6 +25,6 @@ def command(argv: tuple[str, ...], **values: Any) -> int:
     """
     common = take_common(values)
     machine = boot(common.config, argv)
-    status = machine.run()
+    status = run(machine)
     report_end(machine, common)
     return status

@@ -22,12 +22,15 @@ def boot(config: MachineConfig, argv: Sequence[str]) -> Machine:
 
 
 def power_on(config: MachineConfig) -> Machine:
+    from emu.cpu.engine import EngineError
     from emu.machine import Machine
 
     try:
         return Machine(config)
-    except ValueError as error:
+    except (ValueError, EngineError) as error:
         raise CommandError(str(error)) from error
+    except OSError as error:
+        raise CommandError(f"{error.filename or 'host'}: {error.strerror}") from error
 
 
 def load(machine: Machine, argv: Sequence[str]) -> None:
@@ -37,6 +40,16 @@ def load(machine: Machine, argv: Sequence[str]) -> None:
         machine.spawn(list(argv))
     except NotRunnable as error:
         raise CommandError(error.message, Status(error.status)) from error
+
+
+def run(machine: Machine) -> int:
+    """Run to the end; the program's exit status."""
+    from emu.machine import CheckFailed, Deadlock
+
+    try:
+        return machine.run()
+    except (CheckFailed, Deadlock) as error:
+        raise CommandError(str(error)) from error
 
 
 def report_end(machine: Machine, common: CommonOptions) -> None:

@@ -14,9 +14,8 @@ from kernel.mm.types import PAGE_SHIFT, PAGE_SIZE, VM_READ
 from mmu.paging import PTE_PFN_MASK
 
 if TYPE_CHECKING:
-    from kernel.kernel import Kernel
-
     from kernel.fs.inode import Inode
+    from kernel.kernel import Kernel
     from kernel.mm.types import MmStruct
 
 _ZEROS = bytes(PAGE_SIZE)
@@ -68,11 +67,14 @@ def _page(mm: MmStruct, vaddr: int) -> bytes | memoryview | None:
     pte = mm.pt.get(vaddr)
     if pte & PTE_PRESENT:
         return mm.kernel.physmem.frame((pte & PTE_PFN_MASK) >> PAGE_SHIFT)
-    if pte or vma.vm_ops is not None:
+    pgoff = vma.vm_pgoff + ((vaddr - vma.vm_start) >> PAGE_SHIFT)
+    if vma.vm_ops is not None:  # the kernel's own pages, always there
+        return mm.kernel.physmem.frame(vma.vm_ops.fault(vma, pgoff))
+    if pte:
         return None
     if vma.vm_file is None:
         return _ZEROS
-    return _file_page(mm.kernel, vma.vm_file.f_inode, vma.vm_pgoff + ((vaddr - vma.vm_start) >> PAGE_SHIFT))
+    return _file_page(mm.kernel, vma.vm_file.f_inode, pgoff)
 
 
 def _file_page(kernel: Kernel, inode: Inode, pgoff: int) -> bytes | memoryview | None:

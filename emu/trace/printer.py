@@ -11,6 +11,7 @@ from os import strerror
 from emu.trace import special
 from emu.trace.calls import Call, When, printer_of
 from kernel.abi.errno import RESTART_CODES, errno_name
+from kernel.syscalls.names import syscall_name
 from kernel.syscalls.table import SyscallSpec
 
 _MASK64 = (1 << 64) - 1
@@ -67,6 +68,13 @@ class CallPrinter:
         note = self._note(call) if self._note is not None else ""
         return f"{text} ({note})" if note else text
 
+    @staticmethod
+    def unknown_result(call: Call, reason: str) -> str:
+        """The result of a call without declaration."""
+        if call.ret is None:
+            return "?"
+        return error_text(call.error, reason) if call.failed else str(call.ret)
+
     def _default_result(self, ret: int) -> str:
         if self.spec.returns == "addr":
             return f"{ret & _MASK64:#x}" if ret else "0"
@@ -83,4 +91,4 @@ def error_text(error: int, reason: str = "") -> str:
 
 def unknown_call(nr: int, args: Sequence[int]) -> tuple[str, list[str]]:
     """Name and arguments of a call without declaration."""
-    return f"syscall_{nr:#x}", [f"{value:#x}" for value in args]
+    return syscall_name(nr), [f"{value:#x}" for value in args]

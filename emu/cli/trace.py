@@ -1,0 +1,186 @@
+"""``pagewalk trace``: run a program and print what happens to its memory and in its system calls."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+
+from emu.cli.options import GuestCommand, machine_options, program_argument, take_common
+from emu.cli.session import load, power_on, report_end, run
+from emu.cli.status import CommandError
+
+if TYPE_CHECKING:
+    from emu.machine import MachineConfig
+    from emu.trace.session import Filter, Sink
+
+
+@click.command("trace", cls=GuestCommand)
+@click.option(
+    "-e",
+    "--events",
+    multiple=True,
+    metavar="KIND,...",
+    help="What to trace: faults, syscalls, mm, rmap, swap, sched, signal, tlb.  [default: faults]",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "jsonl"]),
+    default="text",
+    show_default=True,
+    help="Lines to read, or JSON lines for programs.",
+)
+@click.option("-o", "--output", metavar="FILE", help="Write the trace here instead of to stderr.")
+@click.option("--pid", "pids", type=int, multiple=True, metavar="N", help="Only this task.  Repeatable.")
+@click.option(
+    "--addr",
+    "addresses",
+    multiple=True,
+    metavar="A[-B]",
+    help="Only faults at this address's page or in this range.  Repeatable.",
+)
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    metavar="KIND,...",
+    help="Only faults of these kinds (see below), or major, or bad.",
+)
+@click.option(
+    "--syscall",
+    "syscalls",
+    multiple=True,
+    metavar="NAME|%CLASS,...",
+    help="Only these system calls; classes are strace's, such as %memory.",
+)
+@click.option("--only-errors", is_flag=True, help="Only calls that failed and faults that became signals.")
+@machine_options
+@program_argument
+def command(
+    argv: tuple[str, ...],
+    events: tuple[str, ...],
+    form: str,
+    output: str | None,
+    pids: tuple[int, ...],
+    addresses: tuple[str, ...],
+    kinds: tuple[str, ...],
+    syscalls: tuple[str, ...],
+    only_errors: bool,
+    **values: Any,
+) -> int:
+    """Run a program and print its page faults, system calls and other events.
+
+    \b
+    pagewalk trace -e faults -- ./prog
+    pagewalk trace -e syscalls --syscall %memory -o calls.txt -- /bin/ls
+    pagewalk trace -e faults,syscalls --format jsonl -o trace.jsonl -- ./prog
+
+    The exit status is the program's, as for `pagewalk run`.
+    """
+    from emu.trace.session import TraceSession
+
+    common = take_common(values)
+    with _output(output) as stream:
+        machine = power_on(common.config)
+        categories = _categories(events)
+        condition = _filter(pids, addresses, kinds, syscalls, only_errors)
+        color = common.use_color(output is None and sys.stderr.isatty())
+        session = TraceSession(machine.kernel, categories, _sink(form, stream, color), condition)
+        session.start(argv, _machine_fields(common.config))
+        status: int | None = None
+        try:
+            load(machine, argv)
+            status = run(machine)
+        finally:
+            session.finish(status)
+    report_end(machine, common)
+    return status
+
+
+def _words(values: tuple[str, ...]) -> list[str]:
+    """Repeated and comma-separated words, once each, in order."""
+    return list(dict.fromkeys(word for value in values for word in value.split(",") if word))
+
+
+def _categories(events: tuple[str, ...]) -> list[str]:
+    from emu.trace.session import known_categories
+
+    known = known_categories()
+    chosen = _words(events) or ["faults"]
+    for name in chosen:
+        if name not in known:
+            raise click.BadParameter(f"no events {name!r}; there are {', '.join(known)}", param_hint="-e")
+    return chosen
+
+
+def _filter(
+    pids: tuple[int, ...],
+    addresses: tuple[str, ...],
+    kinds: tuple[str, ...],
+    syscalls: tuple[str, ...],
+    only_errors: bool,
+) -> Filter:
+    from emu.trace.session import Filter, syscalls_named
+
+    try:
+        names = syscalls_named(_words(syscalls))
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--syscall") from error
+    return Filter(frozenset(pids), tuple(map(_address_range, addresses)), frozenset(_words(kinds)), names, only_errors)
+
+
+def _address_range(text: str) -> tuple[int, int]:
+    """``A-B``, or the page that holds ``A``; hexadecimal."""
+    first, dash, last = text.partition("-")
+    try:
+        start = int(first, 16)
+        return (start, int(last, 16)) if dash else (start & -4096, (start & -4096) + 4096)
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{text!r} is no address or range, such as 0x401000-0x402000", param_hint="--addr"
+        ) from error
+
+
+@contextlib.contextmanager
+def _output(path: str | None) -> Iterator[BinaryIO]:
+    """The stream for the trace: stderr line by line, so that it stays in order with the program's output."""
+    if path is None:
+        sys.stderr.flush()
+        with open(sys.stderr.fileno(), "wb", buffering=0, closefd=False) as stream:
+            yield stream
+        return
+    try:
+        file = open(path, "wb")  # noqa: SIM115 - closed below; the error is about opening only
+    except OSError as error:
+        raise CommandError(f"-o {path}: {error.strerror}") from error
+    with file:
+        yield file
+
+
+def _sink(form: str, stream: BinaryIO, color: bool) -> Sink:
+    if form == "jsonl":
+        from emu.trace.jsonl import JsonLinesSink
+
+        return JsonLinesSink(stream)
+    from emu.trace.text import TextSink
+
+    return TextSink(stream, color)
+
+
+def _machine_fields(config: MachineConfig) -> dict[str, Any]:
+    """What the header of a trace says about the machine."""
+    return {
+        "kernel": config.kernel,
+        "rmap": config.rmap,
+        "mremap": config.mremap,
+        "bugs": list(config.bugs),
+        "ram_bytes": config.ram_bytes,
+        "swap": config.swap,
+        "seed": config.seed,
+        "aslr": config.aslr,
+        "clock": config.clock,
+    }

@@ -1,0 +1,165 @@
+"""Records as lines of text.
+
+A fault is one line of columns, separated by two spaces or more; no column has two spaces in a row but the last, and
+an absent value is ``-``.  Everything else is a line that starts with ``[pid N]``, system calls in strace's form.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO
+
+COLUMNS: tuple[tuple[str, int, str], ...] = (
+    ("nr", 6, "number of the fault"),
+    ("pid", 4, "the task"),
+    ("access", 6, "read, write or exec"),
+    ("kind", 14, "how it was served: zero (the zero page), anonymous (a new page), cow (copied), reuse (made "
+                 "writable), file, file_cow, shared, special, stack, swap, spurious; with ,major when a page had to "
+                 "be read from a file or from swap; or the signal that it became"),
+    ("address", 14, "the address that was accessed"),
+    ("area", 24, "its area and the offset there: in the file for a file, from the end for the stack"),
+    ("ip", 14, "the instruction that faulted"),
+    ("symbol", 28, "its symbol+offset and, in parentheses, the object"),
+    ("source", 16, "its source line, when the object has DWARF"),
+    ("frame", 12, "the page frame that is mapped now, or old->new"),
+    ("instruction", 0, "its disassembly; `in NAME()` when the kernel accessed the memory for a system call"),
+)  # fmt: skip
+"""(name, least width, meaning)"""
+
+_RESULT_COLUMN = 40
+"""Where strace puts the equals sign."""
+
+_RED, _DIM, _PLAIN = "\x1b[31m", "\x1b[2m", "\x1b[0m"
+_KIND_COLORS = {"anonymous": "\x1b[32m", "cow": "\x1b[33m", "file_cow": "\x1b[33m", "swap": "\x1b[35m", "bad": _RED}
+
+
+class TextSink:
+    """Writes each record as one line."""
+
+    def __init__(self, stream: BinaryIO, color: bool = False) -> None:
+        self._stream = stream
+        self._color = color
+        self._counts: Counter[str] = Counter()
+        self._has_header = False
+
+    def header(self, record: Mapping[str, Any]) -> None:
+        """Text has none: the first fault brings the names of its columns."""
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        kind = record["type"]
+        if kind == "fault":
+            self._counts[_fault_kind(record)] += 1
+            if not self._has_header:
+                self._has_header = True
+                self._line(_DIM + fault_header() + _PLAIN if self._color else fault_header())
+        line = _LINES[kind](record)
+        self._line(self._paint(record, line) if self._color else line)
+
+    def end(self, record: Mapping[str, Any]) -> None:
+        """The last line counts the faults by kind."""
+        if self._counts:
+            parts = ", ".join(f"{count} {kind}" for kind, count in sorted(self._counts.items()))
+            total = sum(self._counts.values())
+            self._line(f"# {total} fault{'s' if total != 1 else ''}: {parts}")
+        self._stream.flush()
+
+    def _line(self, line: str) -> None:
+        self._stream.write(line.encode("utf-8", "replace") + b"\n")
+
+    @staticmethod
+    def _paint(record: Mapping[str, Any], line: str) -> str:
+        if record["type"] == "fault":
+            color = _KIND_COLORS.get(record["kind"], "")
+        else:
+            color = _RED if record.get("error") or record["type"] == "signal" else ""
+        return f"{color}{line}{_PLAIN}" if color else line
+
+
+def fault_header() -> str:
+    return _columns(["#nr", *(name for name, _, _ in COLUMNS[1:])])
+
+
+def _columns(values: list[str]) -> str:
+    cells = [f"{value:<{width}}" for value, (_, width, _) in zip(values, COLUMNS, strict=True)]
+    return "  ".join(cells).rstrip()
+
+
+def _fault_kind(record: Mapping[str, Any]) -> str:
+    if record["kind"] == "bad":
+        return str(record["result"])
+    return f"{record['kind']},major" if record["result"] == "MAJOR" else str(record["kind"])
+
+
+def fault_line(record: Mapping[str, Any]) -> str:
+    area, code = record["area"], record["code"]
+    insn = code["insn"] or "-"
+    if record["syscall"] is not None:
+        insn = f"in {record['syscall']}()"
+    source = "-" if code["file"] is None else f"{posixpath.basename(code['file'])}:{code['line']}"
+    return _columns(
+        [
+            f"#{record['fault_nr']}",
+            str(record["pid"]),
+            record["access"],
+            _fault_kind(record),
+            record["address"],
+            area["text"] if area is not None else "-",
+            code["ip"],
+            code["text"],
+            source,
+            frame_text(record),
+            insn,
+        ]
+    )
+
+
+def frame_text(record: Mapping[str, Any]) -> str:
+    new, old = record["pfn"], record["old_pfn"]
+    if new is None:
+        return "-"
+    return f"{new:#x}" if old is None or old == new else f"{old:#x}->{new:#x}"
+
+
+def _prefix(record: Mapping[str, Any]) -> str:
+    return f"[pid {record['pid']:5}] "
+
+
+def syscall_line(record: Mapping[str, Any]) -> str:
+    call = f"{_prefix(record)}{record['name']}({', '.join(arg['text'] for arg in record['args'])})"
+    return f"{call:<{_RESULT_COLUMN - 1}} = {record['result_text']}"
+
+
+def signal_line(record: Mapping[str, Any]) -> str:
+    return f"{_prefix(record)}--- {record['signal']} {record['info']} ---"
+
+
+def exit_line(record: Mapping[str, Any]) -> str:
+    if record["signal"] is None:
+        return f"{_prefix(record)}+++ exited with {record['status']} +++"
+    core = " (core dumped)" if record["core"] else ""
+    return f"{_prefix(record)}+++ killed by {record['signal']}{core} +++"
+
+
+def event_line(record: Mapping[str, Any]) -> str:
+    fields = " ".join(f"{name}={_field(value)}" for name, value in record["fields"].items())
+    return f"{_prefix(record)}{record['event']} {fields}".rstrip()
+
+
+def _field(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_field, value))}]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}={_field(item)}" for key, item in value.items()) + "}"
+    text = "-" if value is None else str(value)
+    return f'"{text}"' if " " in text else text
+
+
+_LINES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "fault": fault_line,
+    "syscall": syscall_line,
+    "signal": signal_line,
+    "exit": exit_line,
+    "event": event_line,
+}
