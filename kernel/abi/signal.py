@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum, IntFlag
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from kernel.task.posix_timers import PosixTimer
 
 _NSIG = 64
 SIGRTMIN = 32
@@ -248,7 +251,7 @@ class SigInfo:
         self.overrun = 0
         self.band = 0
         self.fd = 0
-        self.timer: object | None = None
+        self.timer: PosixTimer | None = None
         """The POSIX timer that owns this record; re-armed when the signal is dequeued."""
         self.charged_uid = -1
         """Whose RLIMIT_SIGPENDING this record counts against; -1: nobody's."""

@@ -28,6 +28,7 @@ from kernel.abi.signal import (
     SIG_KERNEL_IGNORE_MASK,
     SIG_KERNEL_ONLY_MASK,
     SIG_KERNEL_STOP_MASK,
+    SIGALRM,
     SIGCHLD,
     SIGCONT,
     SIGKILL,
@@ -190,10 +191,8 @@ def dequeue_signal(task: Task, mask: int) -> SigInfo | None:
                 recalc_sigpending(task)
                 return None
         info = _collect_signal(task, pending, sig)
-        if sig == 14 and pending is task.signal.shared_pending:
-            from kernel.task.itimers import rearm_real_timer
-
-            rearm_real_timer(task.signal, task.kernel)
+        if sig == SIGALRM and pending is not task.pending:
+            rearm_real_timer(task)
         if info.timer is not None and not info.timer.deliver(info):
             continue  # the timer was deleted or set anew since
         recalc_sigpending(task)
@@ -201,7 +200,7 @@ def dequeue_signal(task: Task, mask: int) -> SigInfo | None:
 
 
 def dequeue_synchronous_signal(task: Task) -> SigInfo | None:
-    """Take a fault of the thread itself, even before a SIGKILL-free lower number (CVE-like races of handlers)."""
+    """Take a fault of the thread itself first, so that the frame shows the instruction that faulted."""
     for info in task.pending.queue:
         if info.code > SI_USER and sigmask(info.signo) & SYNCHRONOUS_MASK & ~task.blocked:
             return _take(task, info)
@@ -212,6 +211,18 @@ def _take(task: Task, info: SigInfo) -> SigInfo:
     taken = _collect_signal(task, task.pending, info.signo)
     recalc_sigpending(task)
     return taken
+
+
+def rearm_real_timer(task: Task) -> None:
+    """SIGALRM was taken: start the next period of ITIMER_REAL (it does not run while its signal waits)."""
+    signal = task.signal
+    if signal.real_interval_ns and signal.real_timer is not None and not signal.real_timer.active:
+        old = signal.real_timer
+        now_ns = task.kernel.clock.now_ns()
+        periods = (now_ns - old.deadline_ns) // signal.real_interval_ns + 1
+        signal.real_timer = task.kernel.timers.add(
+            old.deadline_ns + max(periods, 1) * signal.real_interval_ns, old.function
+        )
 
 
 def flush_sigqueue_mask(task: Task, mask: int, pending: SigPending) -> None:
@@ -557,3 +568,14 @@ def do_notify_parent_cldstop(task: Task, why: int) -> None:
     if action.handler != SIG_IGN and not action.flags & SA_NOCLDSTOP:
         send_signal(parent, info)
     parent.signal.wait_chldexit.wake_up()
+
+
+def leave_group_stop(task: Task) -> bool:
+    """task_participate_group_stop(): one thread less to wait for; True when the process has now stopped."""
+    signal = task.signal
+    if signal.group_stop_count > 0:
+        signal.group_stop_count -= 1
+    if signal.group_stop_count or signal.flags & SIGNAL_STOP_STOPPED:
+        return False
+    signal.flags = signal.flags & ~SIGNAL_STOP_MASK | SIGNAL_STOP_STOPPED
+    return True

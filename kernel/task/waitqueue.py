@@ -75,9 +75,7 @@ Blocking = Generator[Sleep, WakeReason, T]
 """The return type of a handler that may sleep and ends with a ``T``."""
 
 
-def wait_event(
-    queue: WaitQueue, condition: Callable[[], Any], deadline_ns: int | None = None
-) -> Blocking[WakeReason]:
+def wait_event(queue: WaitQueue, condition: Callable[[], Any], deadline_ns: int | None = None) -> Blocking[WakeReason]:
     """Sleep on ``queue`` until ``condition()`` is true (EVENT), the deadline passes, or a signal comes.
 
     Use as ``reason = yield from wait_event(...)``.
