@@ -226,14 +226,10 @@ class MemMap:
         pcp = self._pcp
         if self.nr_free <= self.watermark_low:
             self._reclaim(self.watermark_high - self.nr_free)
-            if pcp:
-                return
         if not free:
             self._take_fresh()
         if not free:
             self._reclaim(_PCP_BATCH)
-        if pcp:
-            return
         if not free:
             raise KernelError(Errno.ENOMEM, "no free page frame")
         # Not past the watermark in one go: nobody looks again before this batch is used up.
@@ -262,6 +258,9 @@ class MemMap:
             self.reclaim_hook(nr_pages)
         finally:
             self._in_reclaim = False
+            # What was freed is to be handed out in batches that stop at the watermark.
+            self._free.extend(self._pcp)
+            self._pcp.clear()
 
     # ---- references ---------------------------------------------------------------------------------------------
 
