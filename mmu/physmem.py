@@ -15,6 +15,7 @@ Memory starts as zeros, as the firmware of a virtual machine leaves it.  Host pa
 from __future__ import annotations
 
 import mmap
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +28,7 @@ FRAME_SHIFT = 12
 WORDS_PER_FRAME = FRAME_SIZE // 8
 
 _ZERO_FRAME = bytes(FRAME_SIZE)
+_MIB = 1 << 20
 
 
 class PhysMem:
@@ -40,12 +42,20 @@ class PhysMem:
         self.nr_frames = nr_frames
         self.size = nr_frames * FRAME_SIZE
         self.buf = mmap.mmap(-1, self.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._ask_for_huge_pages()
         self.mem = memoryview(self.buf)
         self.q = self.mem.cast("Q")
         self.words: NDArray[np.uint64] = np.frombuffer(self.buf, dtype=np.uint64).reshape(nr_frames, WORDS_PER_FRAME)
         self.address: int = self.words.__array_interface__["data"][0]
         """Host address of physical address 0."""
         self._move = self.buf.move
+
+    def _ask_for_huge_pages(self) -> None:
+        """First touch of a frame is four times cheaper in host huge pages; the ends stay small for small programs."""
+        start, length = 4 * _MIB, self.size - 6 * _MIB
+        if length >= 2 * _MIB and hasattr(mmap, "MADV_HUGEPAGE"):
+            with suppress(OSError):  # a host kernel without them
+                self.buf.madvise(mmap.MADV_HUGEPAGE, start, length)
 
     def frame(self, pfn: int) -> memoryview:
         """The 4096 bytes of a frame, writable in place."""

@@ -56,10 +56,10 @@ TSC_CYCLES_PER_BLOCK = 16
 KERNEL_ENTRY_BLOCKS = 64
 """What a kernel entry counts for where blocks cannot be counted."""
 
-# The engine's soft TLB grows only when it is flushed while more than 70 % full, and starts with 256 entries.
-_TLB_FIRST_FAULTS = 180
-_TLB_LAST_FAULTS = 1 << 16
-_TLB_LAST_QUANTA = 64
+# While the TLB grows, the engine is stopped this often (unseen by anybody) to ask whether a flush would let it grow.
+_FIRST_SLICE_BLOCKS = 20_000
+_LAST_SLICE_BLOCKS = 1 << 40
+_FAULTS_PER_TLB_CHECK = 64
 
 
 class Tick(Enum):
@@ -74,7 +74,8 @@ class Cpu:
     """One processor.  ``on_syscall`` and ``on_page_fault`` must be set before :meth:`run`.
 
     Invariants: ``live`` is the register file that the engine holds (None at first); ``running`` is true exactly while the
-    engine executes; ``_cr3`` is the table that the engine's TLB belongs to, -1 when it must be loaded anew.
+    engine executes; ``_cr3`` is the table that the engine's TLB belongs to.  Blocks executed in all are ``_blocks_before`` and
+    what the counter says of the current slice, ``_slice``; a quantum is one or more slices.
     """
 
     def __init__(
@@ -102,7 +103,8 @@ class Cpu:
         self.running = False
         self.live: CpuRegisters | None = None
         self._cr3 = -1
-        self._quantum = 0
+        self._slice = 0
+        self._next_slice = _FIRST_SLICE_BLOCKS
         self._blocks_before = 0
         self._nr_tsc_reads = 0
         self._counter = ctypes.c_int64(0)
@@ -117,12 +119,13 @@ class Cpu:
             self.engine.add_hook(abi.HOOK_BLOCK, tick_stub, user_data=ctypes.addressof(self._counter))
             self._count[0] = 1 << 62
 
-        state_address = quirks.find_state(self.engine)
+        state_address, self._processor = quirks.find_state(self.engine)
         self._enter_long_mode()
         probe = quirks.RingProbe(self.engine, self._kernel, state_address)
         self.state = quirks.probe_state_layout(self.engine, probe)
         quirks.hide_features(probe, self.state, sse42)
-        self._kernel.clear_window(1)
+        self._tlb = quirks.find_tlb_gauge(self.engine, probe)
+        self._flush_page = quirks.find_page_flush(self.engine, probe, self._tlb, self._processor)
         self.register_words = register_words(
             self.state.rip,
             self.state.rflags,
@@ -136,6 +139,7 @@ class Cpu:
         self._q = live_bytes.cast("Q")
         self._i = live_bytes.cast("i")
         self._rip_word = self.state.rip // 8
+        self._cr3_word = self.state.cr3 // 8
         self.fxsave = FxsaveCodec()
         self.pristine_context = self._make_pristine_context()
 
@@ -149,11 +153,7 @@ class Cpu:
         self._work_queued = False
         self._flush_queued = False
         self._stale_code: list[int] = []
-        # When the TLB is next flushed for no other reason than to let it grow.
-        self._faults_since_flush = 0
-        self._flush_at_faults = _TLB_FIRST_FAULTS
-        self._quanta_since_flush = 0
-        self._flush_at_quanta = 1
+        self._faults_to_tlb_check = _FAULTS_PER_TLB_CHECK
         self._add_hooks(stubs, state_address)
 
     # Start-up -----------------------------------------------------------------------------------------------------
@@ -232,6 +232,13 @@ class Cpu:
         self._flush_queued = True
         self._work_queued = True
 
+    def flush_tlb_page(self, vaddr: int) -> None:
+        """Like :meth:`flush_tlb`, for the one page at ``vaddr``."""
+        if self._flush_page is None:
+            self.flush_tlb()
+        else:
+            self._flush_page(self._processor, vaddr)
+
     def invalidate_code(self, pfn: int) -> None:
         self._stale_code.append(pfn)
         self._work_queued = True
@@ -245,7 +252,7 @@ class Cpu:
     def blocks(self) -> int:
         """Blocks executed so far, the one that runs included; exact inside callbacks too."""
         count = self._count[0]
-        return self._blocks_before + self._quantum - (count if count > 0 else 0)
+        return self._blocks_before + self._slice - (count if count > 0 else 0)
 
     def run(self, registers: Registers, cr3: int, nr_blocks: int) -> Stop:
         """Run user code with these registers and page tables for ``nr_blocks`` blocks, or until something stops it.
@@ -260,36 +267,53 @@ class Cpu:
             self.engine.reg_write(abi.REG_CR3, cr3)  # flushes
             self._cr3 = cr3
             self._flush_queued = False
-            self._faults_since_flush = 0
+            self._next_slice = _FIRST_SLICE_BLOCKS
+        else:
+            self._q[self._cr3_word] = cr3  # a context may have brought an older one
         self._reason = None
-        self._quantum = max(nr_blocks, 1)
-        self._count[0] = self._quantum
         self.running = True
         try:
-            status = self._run_engine()
+            status = self._run_quantum(max(nr_blocks, 1))
         finally:
             self.running = False
-            count = self._count[0]
-            self._blocks_before += self._quantum - (count if count > 0 else 0)
-            self._quantum = 0
-            self._count[0] = 0
+            self._end_slice()
         return self._make_stop(status)
 
-    def _run_engine(self) -> int:
+    def _end_slice(self) -> int:
+        """Settle the count; returns how many blocks the slice had left."""
+        count = self._count[0]
+        left = count if count > 0 else 0
+        self._blocks_before += self._slice - left
+        self._slice = self._count[0] = 0
+        return left
+
+    def _run_quantum(self, nr_blocks: int) -> int:
         """Start the engine again and again until it stops for a reason that the caller must see."""
-        start, handle, q, rip_word = self.engine.lib.uc_emu_start, self.engine.handle, self._q, self._rip_word
+        start, handle = self.engine.lib.uc_emu_start, self.engine.handle
+        q, rip_word, counter = self._q, self._rip_word, self._count
+        left = nr_blocks
         while True:
             if self._work_queued:
                 self._do_queued_work()
+            if not self._slice:
+                self._slice = counter[0] = min(left, self._next_slice)
+                left -= self._slice
             status: int = start(handle, q[rip_word], 0, 0, 0)
-            if self._registers_at_io is not None:
-                self._undo_io_block()
-                status = abi.ERR_OK
             if self._error is not None:
                 error, self._error = self._error, None
                 raise error
-            if self._reason is not None or status != abi.ERR_OK or self._count[0] < 0:
+            if self._registers_at_io is not None:
+                self._undo_io_block()
+                return abi.ERR_OK
+            if self._reason is not None or status != abi.ERR_OK:
                 return status
+            if counter[0] < 0:
+                self._end_slice()
+                self._let_tlb_grow()
+                if not left:
+                    return status
+            elif not self._stale_code:
+                raise EngineError(f"the engine stopped for no reason at RIP {q[rip_word]:#x}")
 
     def _make_stop(self, status: int) -> Stop:
         if status == abi.ERR_INSN_INVALID:
@@ -298,7 +322,6 @@ class Cpu:
             raise EngineError(f"at RIP {self._q[self._rip_word]:#x}: {self.engine.error_text(status)}")
         reason = self._reason
         if reason is None:
-            self._let_tlb_grow()
             return Stop(StopReason.QUANTUM)
         if reason is StopReason.EXCEPTION or reason is StopReason.PAGE_FAULT:
             return Stop(reason, self._vector, self._error_code, self._vaddr)
@@ -322,10 +345,6 @@ class Cpu:
             self._reason = StopReason.REQUESTED
         self.engine.stop()
 
-    def forget_cr3(self) -> None:
-        """The engine's CR3 is no longer what it was: load it at the next run."""
-        self._cr3 = -1
-
     def _load(self, registers: Registers) -> None:
         if not isinstance(registers, CpuRegisters):
             raise TypeError("these registers were not made by this processor")
@@ -335,7 +354,6 @@ class Cpu:
         self.engine.context_restore(registers.address)
         registers.attach(self._q)
         self.live = registers
-        self._cr3 = -1  # the context brought another CR3 without a flush
 
     # Queued work ------------------------------------------------------------------------------------------------------
 
@@ -350,10 +368,6 @@ class Cpu:
     def _flush(self) -> None:
         self._flush_queued = False
         self.engine.flush_tlb()
-        if self._faults_since_flush >= self._flush_at_faults:
-            self._flush_at_faults = min(2 * self._flush_at_faults, _TLB_LAST_FAULTS)
-        self._faults_since_flush = 0
-        self._quanta_since_flush = 0
 
     def _forget_code(self) -> None:
         """Drop the translations of stale frames, by way of the code window of the loaded address space."""
@@ -368,10 +382,12 @@ class Cpu:
             self.engine.flush_tlb()
 
     def _let_tlb_grow(self) -> None:
-        self._quanta_since_flush += 1
-        if self._quanta_since_flush >= self._flush_at_quanta:
-            self._flush_at_quanta = min(2 * self._flush_at_quanta, _TLB_LAST_QUANTA)
+        """At the end of a slice: flush if that makes the TLB larger, and look again soon; else look less often."""
+        if self._tlb is None or self._tlb.wants_flush:
             self.flush_tlb()
+            self._next_slice = _FIRST_SLICE_BLOCKS if self._tlb is not None else _LAST_SLICE_BLOCKS
+        elif self._next_slice < _LAST_SLICE_BLOCKS:
+            self._next_slice *= 2
 
     def _finish_callback(self) -> None:
         """Inside a callback: do what can be done here, stop the engine for the rest."""
@@ -417,9 +433,11 @@ class Cpu:
                 vaddr = q[state.cr2 >> 3]
                 error_code = ints[state.error_code >> 2]
                 if self.on_page_fault(vaddr, error_code, q[self._rip_word]):
-                    self._faults_since_flush += 1
-                    if self._faults_since_flush >= self._flush_at_faults:
-                        self._flush_queued = self._work_queued = True
+                    self._faults_to_tlb_check -= 1
+                    if not self._faults_to_tlb_check:
+                        self._faults_to_tlb_check = _FAULTS_PER_TLB_CHECK
+                        if self._tlb is not None and self._tlb.wants_flush:
+                            self.flush_tlb()
                 else:
                     self._vector, self._error_code, self._vaddr = 14, error_code, vaddr
                     self._stop_for(StopReason.PAGE_FAULT)

@@ -16,6 +16,10 @@
 6.  **``in`` and ``out`` do not fault in user mode** and a stop in their hook comes too late: see :mod:`emu.cpu.native`.
 7.  **Stores by the host into code are not noticed** (see ``Cpu.invalidate_code``), and only a virtual, present, user-accessible,
     executable address can be invalidated.
+8.  **The TLB grows only when it is flushed** while more than 70 % full, and starts with 256 entries: random reads over 64 MiB are
+    ten times slower at that size.  Its counters are found by filling it (:class:`TlbGauge`).
+9.  **The interface flushes the whole TLB only**, which costs more the larger it has grown.  The function for one page is exported
+    all the same (:func:`find_page_flush`).
 
 Known and not cured: VEX.128 forms of SSE instructions execute as SSE (CPUID does not offer AVX); misaligned ``movaps`` does
 not fault; a jump to a non-canonical address faults at the target, not at the jump.
@@ -28,6 +32,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -67,6 +72,7 @@ class StateLayout:
     fs_base: int
     gs_base: int
     cr2: int
+    cr3: int
     error_code: int
     is_int: int
     """``exception_is_int``: the last vector came from an ``int`` instruction."""
@@ -95,8 +101,8 @@ _CPU_SCAN_BYTES = 0x10000
 _CPU_POINTER_HINT = 0x1B8
 
 
-def find_state(engine: Engine) -> int:
-    """The host address of the engine's state.
+def find_state(engine: Engine) -> tuple[int, int]:
+    """The host addresses of the engine's state and of the processor object (``CPUState``) around it.
 
     The engine's own structure points to its processor object, which contains the state: the only place there with these
     sixteen values in a row.
@@ -107,13 +113,13 @@ def find_state(engine: Engine) -> int:
     pattern = struct.pack("<16Q", *magic)
     words = struct.unpack(f"<{_ENGINE_SCAN_BYTES // 8}Q", _read_own_memory(engine.handle, _ENGINE_SCAN_BYTES))
     candidates = [words[_CPU_POINTER_HINT // 8], *words]
-    found = 0
+    found = processor = 0
     for pointer in candidates:
         if not 0x10000 <= pointer < 1 << 47 or pointer % 8:
             continue
         position = _read_own_memory(pointer, _CPU_SCAN_BYTES).find(pattern)
         if position >= 0:
-            found = pointer + position
+            found, processor = pointer + position, pointer
             break
     if not found:
         raise EngineError(f"the registers were not found in the engine's memory; {_ADVICE}")
@@ -125,7 +131,7 @@ def find_state(engine: Engine) -> int:
         raise EngineError(f"the engine's memory does not follow its registers; {_ADVICE}")
     for reg_id in abi.GPR_IDS:
         engine.reg_write(reg_id, 0)
-    return found
+    return found, processor
 
 
 # 2 and 3: error code, kind of exception, old_exception -------------------------------------------------------------
@@ -145,6 +151,7 @@ class RingProbe:
         self._engine = engine
         self._kernel = kernel
         self.state_address = state_address
+        self.cr3 = kernel.boot_cr3
         self._seen: list[tuple[int, bytes]] = []
         self._context = ctypes.create_string_buffer(engine.empty_context(), engine.context_bytes)
         self._state = memoryview((ctypes.c_char * engine.context_bytes).from_address(state_address)).cast("B")
@@ -179,6 +186,14 @@ class RingProbe:
         engine.reg_write(abi.REG_RAX, rax)
         engine.reg_write(abi.REG_RSP, self._kernel.push_user_frame(rip, 0x202, 0))
         engine.start(layout.STUB_VADDR + layout.IRETQ)
+
+    def touch(self, nr_pages: int) -> None:
+        """Read ``nr_pages`` pages of the window, after its first."""
+        self._kernel.map_window([self._kernel.frames[layout.STUB]] * (nr_pages + 1))
+        hook = self._engine.add_hook(abi.HOOK_INTR, IntrCallback(self._on_interrupt))
+        self._enter(layout.WINDOW_VADDR + layout.PROBE_TOUCH, layout.WINDOW_VADDR + 4096, nr_pages)
+        self._engine.delete_hook(hook)
+        self._kernel.clear_window(nr_pages + 1)
 
     def cpuid(self, leaf: int) -> tuple[int, int, int, int]:
         """EAX, EBX, ECX, EDX of a leaf, subleaf 0, as the engine answers by itself."""
@@ -251,6 +266,9 @@ def probe_state_layout(engine: Engine, probe: RingProbe) -> StateLayout:
         [i for i in range(state_bytes // 8) if all(q[i] == want for q, want in zip(quads, probe.ADDRESSES, strict=True))],
         "CR2",
     )
+    cr3 = cr2 + 8
+    if struct.unpack_from("<Q", saved, cr3)[0] != probe.cr3:
+        raise EngineError(f"CR3 does not stand after CR2; {_ADVICE}")
     found = StateLayout(
         header_bytes=header_bytes,
         state_bytes=state_bytes,
@@ -261,6 +279,7 @@ def probe_state_layout(engine: Engine, probe: RingProbe) -> StateLayout:
         fs_base=fs_base,
         gs_base=gs_base,
         cr2=cr2,
+        cr3=cr3,
         error_code=error_code,
         is_int=is_int,
         old_exception=old_exception,
@@ -319,3 +338,87 @@ def hide_features(probe: RingProbe, found: StateLayout, sse42: Sse42) -> None:
     _, _, ecx1_now, _ = probe.cpuid(1)
     if ecx1_now != ecx1 & ~hidden:
         raise EngineError(f"cpuid does not follow the processor's feature words; {_ADVICE}")
+
+
+# 8: the size of the TLB ---------------------------------------------------------------------------------------------
+
+_TLB_SCAN_BYTES = 0x1000
+_TLB_FIRST_ENTRIES = 256
+_TLB_ENTRY_SHIFTS = (5, 6)
+"""An entry of the engine's TLB has 32 or 64 bytes; its size mask is (entries - 1) << shift."""
+
+
+class TlbGauge:
+    """How full the engine's TLB for user mode is.  It grows only when it is flushed while more than 70 % full."""
+
+    __slots__ = ("_mask", "_mask_shift", "_used")
+
+    def __init__(self, used_address: int, mask_address: int, mask_shift: int) -> None:
+        self._used = _live_word(used_address)
+        self._mask = _live_word(mask_address)
+        self._mask_shift = mask_shift
+
+    @property
+    def nr_entries(self) -> int:
+        return (self._mask[0] >> self._mask_shift) + 1
+
+    @property
+    def nr_used(self) -> int:
+        return self._used[0]
+
+    @property
+    def wants_flush(self) -> bool:
+        """A flush now would double the TLB."""
+        return self._used[0] * 100 > 70 * ((self._mask[0] >> self._mask_shift) + 1)
+
+
+def _live_word(address: int) -> memoryview:
+    return memoryview(ctypes.c_uint64.from_address(address)).cast("B").cast("Q")
+
+
+def find_tlb_gauge(engine: Engine, probe: RingProbe) -> TlbGauge | None:
+    """Find the TLB's counters, which stand before the state, by using 201 entries of the first 256.  None: not found."""
+    start = probe.state_address - _TLB_SCAN_BYTES
+
+    def words() -> tuple[int, ...]:
+        return struct.unpack(f"<{_TLB_SCAN_BYTES // 8}Q", _read_own_memory(start, _TLB_SCAN_BYTES))
+
+    engine.flush_tlb()
+    empty = words()
+    probe.touch(nr_pages := 200)
+    full = words()
+    engine.flush_tlb()
+    grown = words()
+    used = [
+        i for i, (e, f, g) in enumerate(zip(empty, full, grown, strict=True)) if (e, f, g) == (0, nr_pages + 1, 0)
+    ]
+    for shift in _TLB_ENTRY_SHIFTS:
+        before, after = (_TLB_FIRST_ENTRIES - 1) << shift, (2 * _TLB_FIRST_ENTRIES - 1) << shift
+        masks = [i for i, (f, g) in enumerate(zip(full, grown, strict=True)) if (f, g) == (before, after)]
+        if len(masks) == 1 and len(used) == 1:
+            return TlbGauge(start + 8 * used[0], start + 8 * masks[0], shift)
+    return None
+
+
+def find_page_flush(
+    engine: Engine, probe: RingProbe, gauge: TlbGauge | None, processor: int
+) -> Callable[[int, int], object] | None:
+    """The engine's own function that drops one page from the TLB: ``(processor, vaddr)``.
+
+    It is not part of the interface, so it is believed only after it has been seen to free exactly one entry.
+    """
+    try:
+        function = engine.lib.tlb_flush_page_x86_64
+    except AttributeError:
+        return None
+    if gauge is None:
+        return None
+    function.argtypes = (ctypes.c_void_p, ctypes.c_uint64)
+    function.restype = None
+    engine.flush_tlb()
+    probe.touch(nr_pages := 8)
+    function(processor, layout.WINDOW_VADDR + 3 * 4096)
+    function(processor, layout.WINDOW_VADDR + 100 * 4096)  # not in the TLB
+    one_less = gauge.nr_used == nr_pages
+    engine.flush_tlb()
+    return function if one_less else None

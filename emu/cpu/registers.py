@@ -226,7 +226,6 @@ class CpuRegisters:
         ctypes.memmove(self._context, self._cpu.pristine_context, len(self._context))
         if self._cpu.live is self:
             self._cpu.engine.context_restore(self.address)
-            self._cpu.forget_cr3()
 
     def _must_be_stopped(self) -> None:
         if self._cpu.running and self._cpu.live is self:
