@@ -46,7 +46,7 @@ _ORDER = {
         "WNOHANG WEXITED WSTOPPED WCONTINUED WNOWAIT __WCLONE __WALL __WNOTHREAD",
         "R_OK W_OK X_OK",
         "MS_SYNC MS_ASYNC MS_INVALIDATE",
-        "AT_STATX_FORCE_SYNC AT_STATX_DONT_SYNC AT_SYMLINK_NOFOLLOW AT_REMOVEDIR AT_SYMLINK_FOLLOW",
+        "AT_STATX_FORCE_SYNC AT_STATX_DONT_SYNC",  # the rest by value, after these
     )
     for rank, name in enumerate(names.split())
 }
@@ -80,7 +80,7 @@ def _split(enum: type[IntFlag], value: int) -> tuple[list[str], int]:
     found: list[tuple[int, int, str]] = []
     for bits, name in _table(enum):
         if value & bits == bits:
-            found.append((_ORDER.get(name, 0), bits, name))
+            found.append((_ORDER.get(name, 100), bits, name))
             value &= ~bits
     return [name for _, _, name in sorted(found)], value
 
