@@ -19,6 +19,8 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from kernel.abi.errno import Errno, KernelError
 from kernel.mm.memory import vm_page_prot
 from kernel.mm.page import (
@@ -200,10 +202,10 @@ def _handle_pte_fault(mm: MmStruct, vma: Vma, vaddr: int, access: int) -> Served
         assert swap is not None, f"bad PTE {pte:#x} at {vaddr:#x}"
         return Served(swap.do_swap_page(vma, vaddr, index, pte, access), "swap")
     if access & PF_WRITE and not pte & PTE_W:
-        return _do_wp_page(mm, vma, vaddr, index, pte)
+        return do_wp_page(mm, vma, vaddr, index, pte)
     # The table allows it already: the processor used an old translation.
     mm.pt.q[index] = pte | PTE_A | (PTE_D if access & PF_WRITE else 0)
-    mm.kernel.hw.flush_tlb()
+    mm.kernel.hw.flush_tlb_page(vaddr)
     return _SPURIOUS
 
 
@@ -225,7 +227,7 @@ def _anon_vma_prepare(vma: Vma, vaddr: int) -> None:
         policy.anon_vma_prepare(vma, vaddr)
 
 
-def _map_new_anon_page(mm: MmStruct, vma: Vma, vaddr: int, index: int, pfn: int, prot: int) -> None:
+def map_new_anon_page(mm: MmStruct, vma: Vma, vaddr: int, index: int, pfn: int, prot: int) -> None:
     """``pfn`` (refcount 1, content ready) becomes the private page at ``vaddr``."""
     pages, policy = mm.kernel.pages, mm.kernel.policy
     pages.flags[pfn] = PG_NEW_ANON
@@ -248,14 +250,15 @@ def _do_anonymous_page(mm: MmStruct, vma: Vma, vaddr: int, access: int, index: i
         return Served(MINOR, "zero", pages.zero_pfn)
     _anon_vma_prepare(vma, vaddr)
     pfn = pages.alloc_zeroed_page()
-    _map_new_anon_page(mm, vma, vaddr, index, pfn, _ANON_PROT[vma.vm_flags & 7])
+    map_new_anon_page(mm, vma, vaddr, index, pfn, _ANON_PROT[vma.vm_flags & 7])
     return Served(MINOR, "anonymous", pfn)
 
 
 # ---- writes to pages that are mapped read-only ----------------------------------------------------------------------
 
 
-def _do_wp_page(mm: MmStruct, vma: Vma, vaddr: int, index: int, pte: int) -> Served:
+def do_wp_page(mm: MmStruct, vma: Vma, vaddr: int, index: int, pte: int) -> Served:
+    """A write to a page whose PTE forbids it: use it again, let the file know, or copy it."""
     pages = mm.kernel.pages
     if pte & PTE_SPECIAL:
         return _copy_page(mm, vma, vaddr, index, pte, "cow")
@@ -307,9 +310,11 @@ def _copy_page(mm: MmStruct, vma: Vma, vaddr: int, index: int, pte: int, kind: s
         if policy.per_pte:
             policy.page_remove_rmap(old_pfn, vma, vaddr, index)
         pages.mapcount[old_pfn] -= 1
+        if old_flags & PG_swapcache and pages.swap is not None:
+            pages.swap.release_swap_cache(np.array([old_pfn]))
         pages.put_page(old_pfn)
-    _map_new_anon_page(mm, vma, vaddr, index, new_pfn, _ANON_PROT[vma.vm_flags & 7])
-    kernel.hw.flush_tlb()
+    map_new_anon_page(mm, vma, vaddr, index, new_pfn, _ANON_PROT[vma.vm_flags & 7])
+    kernel.hw.flush_tlb_page(vaddr)
     return Served(MINOR, kind, new_pfn, old_pfn)
 
 
@@ -378,7 +383,7 @@ def _do_cow_fault(mm: MmStruct, vma: Vma, vaddr: int, index: int, mapping: Addre
         pages.put_page(new_pfn)
         raise
     mm.kernel.physmem.copy_frame(new_pfn, old_pfn)
-    _map_new_anon_page(mm, vma, vaddr, index, new_pfn, _ANON_PROT[vma.vm_flags & 7])
+    map_new_anon_page(mm, vma, vaddr, index, new_pfn, _ANON_PROT[vma.vm_flags & 7])
     return Served(result, "file_cow", new_pfn, old_pfn)
 
 
@@ -425,7 +430,7 @@ def _do_special_fault(mm: MmStruct, vma: Vma, vaddr: int, access: int, index: in
         return Served(MINOR, "special", pfn)
     _map_file_page(mm, vma, vaddr, index, pfn, prot)
     if access & PF_WRITE:
-        return _do_wp_page(mm, vma, vaddr, index, mm.pt.q[index])
+        return do_wp_page(mm, vma, vaddr, index, mm.pt.q[index])
     return Served(MINOR, "special", pfn)
 
 

@@ -40,7 +40,7 @@ MAX_PGOFF = (1 << 52) - 1
 class AddressSpace:
     """``struct address_space``: the cached pages of one inode and who maps them."""
 
-    __slots__ = ("dirty", "host", "i_mmap", "is_shmem", "memmap", "pages", "writeback_error")
+    __slots__ = ("dirty", "host", "i_mmap", "is_shmem", "memmap", "pages", "swapped", "writeback_error")
 
     def __init__(self, host: Inode, is_shmem: bool = False) -> None:
         self.host = host
@@ -49,6 +49,8 @@ class AddressSpace:
         """The pages are the file (tmpfs, memfd, shared anonymous memory): never dropped, never written back."""
         self.pages: dict[int, int] = {}
         """pgoff -> pfn."""
+        self.swapped: dict[int, int] = {}
+        """pgoff -> swap entry of a page that was swapped out (shmem only); never an offset that ``pages`` has too."""
         self.dirty: dict[int, None] = {}
         """Offsets to be written back, in the order in which they became dirty."""
         self.i_mmap = MappingTree()
@@ -89,7 +91,7 @@ class AddressSpace:
     def _read_batch(self, pgoff: int, first: int, nr: int) -> int:
         """Read the absent pages around ``pgoff`` that lie in ``[first, first + nr)`` with one ``readpages``."""
         if self.is_shmem:
-            return self.add_new_page(pgoff)
+            return self._shmem_page(pgoff)
         pages = self.pages
         end_of_file = (self.host.i_size + PAGE_SIZE - 1) >> PAGE_SHIFT
         start, stop = pgoff, pgoff + 1
@@ -115,17 +117,25 @@ class AddressSpace:
             mem[address : address + len(chunk)] = chunk
             if len(chunk) < PAGE_SIZE:
                 mem[address + len(chunk) : address + PAGE_SIZE] = bytes(PAGE_SIZE - len(chunk))
-            self._insert(start + i, pfn, PG_uptodate)
+            self.add_page(start + i, pfn, PG_uptodate)
         return pfns[pgoff - start]
+
+    def _shmem_page(self, pgoff: int) -> int:
+        """``shmem_get_folio``: bring the page back from swap, or begin with zeros."""
+        if pgoff not in self.swapped:
+            return self.add_new_page(pgoff)
+        from kernel.mm.swapin import shmem_swapin
+
+        return shmem_swapin(self.host.i_sb.kernel.swap, self, pgoff)
 
     def add_new_page(self, pgoff: int) -> int:
         """A page of zeros at an offset where the file has nothing (a hole of shmem, a page wholly to be written)."""
         pfn = self.memmap.alloc_zeroed_page()
-        self._insert(pgoff, pfn, PG_uptodate | (PG_swapbacked if self.is_shmem else 0))
+        self.add_page(pgoff, pfn, PG_uptodate | (PG_swapbacked if self.is_shmem else 0))
         return pfn
 
-    def _insert(self, pgoff: int, pfn: int, flags: int) -> None:
-        """``filemap_add_folio``: the allocation's reference becomes the page cache's."""
+    def add_page(self, pgoff: int, pfn: int, flags: int) -> None:
+        """``filemap_add_folio``: one reference of the caller's becomes the page cache's."""
         memmap = self.memmap
         if not self.pages:
             memmap.mappings[self] = None
@@ -160,9 +170,15 @@ class AddressSpace:
         self.dirty.pop(pgoff, None)
         memmap.flags[pfn] &= _NOT_DIRTY
         memmap.mapping[pfn] = None
-        if not self.pages:
+        if not self.pages and not self.swapped:
             del memmap.mappings[self]
         memmap.put_page(pfn)
+
+    def delete_swapped(self, pgoff: int) -> None:
+        """A swapped-out page is truncated away: its slot is free."""
+        self.host.i_sb.kernel.swap.free_swap_and_cache(self.swapped.pop(pgoff))
+        if not self.pages and not self.swapped:
+            del self.memmap.mappings[self]
 
 
 # ---- read(2) and write(2) -------------------------------------------------------------------------------------------
@@ -182,7 +198,7 @@ def generic_file_read(mapping: AddressSpace, pos: int, count: int) -> bytes:
         pgoff = pos >> PAGE_SHIFT
         pfn = get(pgoff)
         if pfn is None:
-            if mapping.is_shmem:  # a hole reads as zeros and stays a hole
+            if mapping.is_shmem and pgoff not in mapping.swapped:  # a hole reads as zeros and stays a hole
                 nr_bytes = min(end, (pgoff + 1) << PAGE_SHIFT) - pos
                 parts.append(_ZERO_PAGE[:nr_bytes])
                 pos += nr_bytes
@@ -242,7 +258,9 @@ def _page_for_write(mapping: AddressSpace, pgoff: int, nr_bytes: int) -> int:
     pfn = mapping.pages.get(pgoff)
     if pfn is not None:
         return pfn
-    if mapping.is_shmem or nr_bytes == PAGE_SIZE or pgoff << PAGE_SHIFT >= mapping.host.i_size:
+    if mapping.is_shmem:
+        return mapping.read_mapping_page(pgoff)
+    if nr_bytes == PAGE_SIZE or pgoff << PAGE_SHIFT >= mapping.host.i_size:
         return mapping.add_new_page(pgoff)
     return mapping.read_mapping_page(pgoff, 1)
 
@@ -286,9 +304,12 @@ def _zero_in_page(mapping: AddressSpace, start: int, end: int) -> None:
     """Zero bytes ``[start, end)``, all in one page, if that page is cached."""
     if start >= end:
         return
-    pfn = mapping.pages.get(start >> PAGE_SHIFT)
+    pgoff = start >> PAGE_SHIFT
+    pfn = mapping.pages.get(pgoff)
     if pfn is None:
-        return
+        if pgoff not in mapping.swapped:
+            return
+        pfn = mapping.read_mapping_page(pgoff)
     memmap = mapping.memmap
     address = (pfn << PAGE_SHIFT) + (start & (PAGE_SIZE - 1))
     memmap.physmem.mem[address : address + end - start] = bytes(end - start)
@@ -298,13 +319,16 @@ def _zero_in_page(mapping: AddressSpace, start: int, end: int) -> None:
 
 
 def _remove_pages(mapping: AddressSpace, first: int, last: int) -> None:
-    pages = mapping.pages
-    if last - first < len(pages):
-        gone = [pgoff for pgoff in range(first, last + 1) if pgoff in pages]
-    else:
-        gone = sorted(pgoff for pgoff in pages if first <= pgoff <= last)
-    for pgoff in gone:
+    for pgoff in _offsets_between(mapping.pages, first, last):
         mapping.delete_page(pgoff)
+    for pgoff in _offsets_between(mapping.swapped, first, last):
+        mapping.delete_swapped(pgoff)
+
+
+def _offsets_between(table: dict[int, int], first: int, last: int) -> list[int]:
+    if last - first < len(table):
+        return [pgoff for pgoff in range(first, last + 1) if pgoff in table]
+    return sorted(pgoff for pgoff in table if first <= pgoff <= last)
 
 
 def evict_mapping(mapping: AddressSpace) -> None:

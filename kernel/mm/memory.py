@@ -27,6 +27,7 @@ from kernel.mm.page import (
     PG_mlocked,
     PG_referenced,
     PG_swapbacked,
+    PG_swapcache,
 )
 from kernel.mm.pagetable import PROTECTION_MAP, PTE_PRESENT, PTE_SPECIAL, SWP_EXCLUSIVE
 from kernel.mm.rmap.policy import MoveResult, RmapPolicy
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 
 _FEW = 12
 """Up to so many entries are cheaper one by one."""
+_FLUSH_CEILING = 8
+"""Up to so many pages are flushed one by one (``tlb_single_page_flush_ceiling``)."""
 _NOT_W = ~PTE_W & 0xFFFF_FFFF_FFFF_FFFF
 _NOT_EXCLUSIVE = ~PG_exclusive & 0xFFFF_FFFF
 _NOT_MLOCKED = ~PG_mlocked & 0xFFFF_FFFF
@@ -66,6 +69,16 @@ def vm_page_prot(vma: Vma) -> int:
     if prot & PTE_W and vma_wants_writenotify(vma):
         prot &= _NOT_W
     return prot
+
+
+def flush_tlb_range(mm: MmStruct, start: int, end: int) -> None:
+    """PTEs in ``[start, end)`` lost a right or changed their frame."""
+    hw = mm.kernel.hw
+    if end - start <= _FLUSH_CEILING << PAGE_SHIFT:
+        for vaddr in range(start, end, 1 << PAGE_SHIFT):
+            hw.flush_tlb_page(vaddr)
+    else:
+        hw.flush_tlb()
 
 
 def vma_wants_writenotify(vma: Vma) -> bool:
@@ -118,7 +131,7 @@ def zap_page_range(vma: Vma, start: int, end: int, *, even_cows: bool = True) ->
         else:
             nr_zapped += _zap_table(mm, vma, found, even_cows)
     if nr_zapped:
-        mm.kernel.hw.flush_tlb()
+        flush_tlb_range(mm, start, end)
     return nr_zapped
 
 
@@ -157,6 +170,8 @@ def _zap_pte(mm: MmStruct, vma: Vma, vaddr: int, index: int, even_cows: bool) ->
     if policy.per_pte:
         policy.page_remove_rmap(pfn, vma, vaddr, index)
     pages.mapcount[pfn] -= 1
+    if flags & PG_swapcache and pages.swap is not None:
+        pages.swap.release_swap_cache(np.array([pfn]))
     pages.put_page(pfn)
     return 1
 
@@ -210,6 +225,8 @@ def _zap_table(mm: MmStruct, vma: Vma, indices: NDArray[np.int64], even_cows: bo
     if kernel.policy.per_pte:
         kernel.policy.remove_rmaps(pfns, indices)
     pages.mapcount_np[pfns] -= 1
+    if pages.swap is not None:
+        pages.swap.release_swap_cache(pfns[(flags & PG_swapcache) != 0])
     pages.put_distinct_pages(pfns)
     return nr_special + nr_pages
 
@@ -332,10 +349,10 @@ def _copy_table(dst: MmStruct, indices: NDArray[np.int64], shift: int) -> None:
     pfns = (ptes & PTE_PFN_MASK).astype(np.int64) >> PAGE_SHIFT
     flags = pages.flags_np[pfns]
     nr_anon = int(np.count_nonzero(flags & PG_anon))
-    nr_swapbacked = int(np.count_nonzero(flags & PG_swapbacked))
+    nr_shmem = int(np.count_nonzero((flags & (PG_anon | PG_swapbacked)) == PG_swapbacked))
     dst.rss_anon += nr_anon
-    dst.rss_shmem += nr_swapbacked - nr_anon
-    dst.rss_file += int(pfns.size) - nr_swapbacked
+    dst.rss_shmem += nr_shmem
+    dst.rss_file += int(pfns.size) - nr_anon - nr_shmem
     pages.flags_np[pfns] = flags & _NOT_EXCLUSIVE
     pages.refcount_np[pfns] += 1
     pages.mapcount_np[pfns] += 1
@@ -359,7 +376,7 @@ def change_protection(vma: Vma, start: int, end: int) -> int:
     for _base, table, i0, i1 in pt.leaf_ranges(start, end):
         nr_changed += _change_table(mm, vma.vm_flags, prot, table + i0, table + i1)
     if nr_changed:
-        mm.kernel.hw.flush_tlb()
+        flush_tlb_range(mm, start, end)
     return nr_changed
 
 
@@ -419,7 +436,7 @@ def move_page_tables(vma: Vma, old_addr: int, new_vma: Vma, new_addr: int, len_b
         return vaddr - old_addr
     finally:
         if moved_any:
-            mm.kernel.hw.flush_tlb()
+            flush_tlb_range(mm, old_addr, old_addr + len_bytes)
     return len_bytes
 
 

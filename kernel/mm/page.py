@@ -91,6 +91,10 @@ class SwapOps(Protocol):
         """Take the page out of the swap cache if no page table holds its entry; was it done?"""
         ...
 
+    def release_swap_cache(self, pfns: PfnArray) -> None:
+        """These pages of the swap cache were unmapped (their references are still held): free slots nobody needs."""
+        ...
+
     def swap_count(self, pte: int) -> int:
         """How many page tables hold this entry (PSS of smaps)."""
         ...

@@ -11,6 +11,7 @@ Deliberate differences: no size limit but RAM; no huge pages.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from kernel.abi.errno import Errno, KernelError
@@ -42,12 +43,13 @@ class ShmemInode(DataInode):
         return AddressSpace(self, is_shmem=True)
 
     @property
-    def _pages(self) -> dict[int, int]:
+    def _offsets(self) -> list[int]:
+        """Of all pages that exist, in memory or swapped out, in order."""
         mapping = self.mapping_if_any
-        return mapping.pages if mapping is not None else {}
+        return sorted([*mapping.pages, *mapping.swapped]) if mapping is not None else []
 
     def blocks(self) -> int:
-        return len(self._pages) * (PAGE_SIZE // 512)
+        return len(self._offsets) * (PAGE_SIZE // 512)
 
     def fallocate(self, mode: int, offset: int, len_bytes: int) -> None:
         """As every file; what is not a hole punch gets its pages now."""
@@ -58,7 +60,7 @@ class ShmemInode(DataInode):
         assert mapping is not None
         end = min(offset + len_bytes, self.i_size)
         for pgoff in range(offset >> PAGE_SHIFT, (end + PAGE_SIZE - 1) >> PAGE_SHIFT):
-            if pgoff in mapping.pages:
+            if pgoff in mapping.pages or pgoff in mapping.swapped:
                 continue
             try:
                 mapping.add_new_page(pgoff)
@@ -66,20 +68,18 @@ class ShmemInode(DataInode):
                 raise KernelError(Errno.ENOSPC, "no memory for the pages") from None
 
     def next_data(self, pos: int) -> int:
-        pages = self._pages
-        first = pos >> PAGE_SHIFT
-        if first in pages:
-            return pos
-        return min((pgoff << PAGE_SHIFT for pgoff in pages if pgoff > first), default=self.i_size)
+        offsets = self._offsets
+        i = bisect_left(offsets, pos >> PAGE_SHIFT)
+        return max(pos, offsets[i] << PAGE_SHIFT) if i < len(offsets) else self.i_size
 
     def next_hole(self, pos: int) -> int:
-        pages = self._pages
+        offsets = self._offsets
         pgoff = pos >> PAGE_SHIFT
-        if pgoff not in pages:
-            return pos
-        while pgoff in pages:
+        i = bisect_left(offsets, pgoff)
+        while i < len(offsets) and offsets[i] == pgoff:
+            i += 1
             pgoff += 1
-        return pgoff << PAGE_SHIFT
+        return max(pos, pgoff << PAGE_SHIFT)
 
     def evict(self) -> None:
         super().evict()

@@ -112,6 +112,7 @@ class MemSizeStats:
 
     __slots__ = (
         "anonymous",
+        "lazyfree",
         "private_clean",
         "private_dirty",
         "pss",
@@ -130,7 +131,7 @@ class MemSizeStats:
 
     def __init__(self) -> None:
         self.resident = self.shared_clean = self.shared_dirty = self.private_clean = self.private_dirty = 0
-        self.referenced = self.anonymous = self.swap = 0
+        self.referenced = self.anonymous = self.lazyfree = self.swap = 0
         self.pss = self.pss_anon = self.pss_file = self.pss_shmem = self.pss_dirty = self.pss_locked = 0
         self.swap_pss = 0
 
@@ -162,11 +163,13 @@ class MemSizeStats:
         is_young = ((ptes & PTE_A) != 0) | ((flags & PG_referenced) != 0)
         is_anon = (flags & PG_anon) != 0
         is_shmem = ~is_anon & ((flags & PG_swapbacked) != 0)
+        is_lazyfree = is_anon & ((flags & PG_swapbacked) == 0) & ~is_dirty
         is_shared = mapcounts >= 2
         pss = (PAGE_SIZE << _PSS_SHIFT) // mapcounts
 
         self.resident += int(pfns.size) * PAGE_SIZE
         self.anonymous += int(np.count_nonzero(is_anon)) * PAGE_SIZE
+        self.lazyfree += int(np.count_nonzero(is_lazyfree)) * PAGE_SIZE
         self.referenced += int(np.count_nonzero(is_young)) * PAGE_SIZE
         self.shared_dirty += int(np.count_nonzero(is_shared & is_dirty)) * PAGE_SIZE
         self.shared_clean += int(np.count_nonzero(is_shared & ~is_dirty)) * PAGE_SIZE
@@ -195,7 +198,7 @@ class MemSizeStats:
             ("Referenced", self.referenced),
             ("Anonymous", self.anonymous),
             ("KSM", 0),
-            ("LazyFree", 0),
+            ("LazyFree", self.lazyfree),
             ("AnonHugePages", 0),
             ("ShmemPmdMapped", 0),
             ("FilePmdMapped", 0),
