@@ -28,6 +28,7 @@ from mmu.paging import PTE_D, PTE_P, PTE_PFN_MASK, PTE_W
 if TYPE_CHECKING:
     from kernel.fs.inode import Inode
     from kernel.mm.page import MemMap
+    from kernel.mm.swapfile import SwapSystem
 
 READAHEAD_PAGES = 32
 """``ra_pages`` (VM_READAHEAD_PAGES, 128 KiB)."""
@@ -126,7 +127,14 @@ class AddressSpace:
             return self.add_new_page(pgoff)
         from kernel.mm.swapin import shmem_swapin
 
-        return shmem_swapin(self.host.i_sb.kernel.swap, self, pgoff)
+        return shmem_swapin(self._swap_system(), self, pgoff)
+
+    def _swap_system(self) -> SwapSystem:
+        from kernel.mm.swapfile import SwapSystem
+
+        swap = self.memmap.swap
+        assert isinstance(swap, SwapSystem), "a swapped page without swap"
+        return swap
 
     def add_new_page(self, pgoff: int) -> int:
         """A page of zeros at an offset where the file has nothing (a hole of shmem, a page wholly to be written)."""
@@ -176,7 +184,7 @@ class AddressSpace:
 
     def delete_swapped(self, pgoff: int) -> None:
         """A swapped-out page is truncated away: its slot is free."""
-        self.host.i_sb.kernel.swap.free_swap_and_cache(self.swapped.pop(pgoff))
+        self._swap_system().free_swap_and_cache(self.swapped.pop(pgoff))
         if not self.pages and not self.swapped:
             del self.memmap.mappings[self]
 

@@ -222,6 +222,20 @@ class MemMap:
             raise
         return pfns
 
+    def inject_failures(self, should_fail: Callable[[], bool]) -> None:
+        """Ask ``should_fail`` before every allocation (``--fail alloc:N``; CONFIG_FAIL_PAGE_ALLOC)."""
+
+        def failing(allocate: Callable[[], int]) -> Callable[[], int]:
+            def allocate_or_fail() -> int:
+                if should_fail():
+                    raise KernelError(Errno.ENOMEM, "allocation made to fail")
+                return allocate()
+
+            return allocate_or_fail
+
+        for name in ("alloc_page", "alloc_zeroed_page"):
+            setattr(self, name, failing(getattr(self, name)))
+
     def _refill(self) -> None:
         """``rmqueue_bulk``: the hot list is empty; here, and only here, the watermarks are looked at."""
         if len(self.lru_batch) >= _PCP_BATCH:

@@ -198,3 +198,14 @@ def test_the_lru_batch_is_drained_on_refill() -> None:
         pages.lru_add(pages.alloc_page())
     assert len(drained) + len(pages.lru_batch) == 1000
     assert len(pages.lru_batch) < 200
+
+
+def test_allocations_can_be_made_to_fail() -> None:
+    pages, _ = make_memmap()
+    verdicts = iter([False, True, False])
+    pages.inject_failures(lambda: next(verdicts))
+    first = pages.alloc_page()
+    with pytest.raises(KernelError) as failure:
+        pages.alloc_zeroed_page()
+    assert failure.value.errno == Errno.ENOMEM
+    assert pages.alloc_page() == first + 1
