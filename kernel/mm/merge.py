@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kernel.mm.area import free_vma, i_mmap_remove, set_vma_range
+from kernel.mm.area import free_vma, i_mmap_remove, set_vma_range, split_vma
 from kernel.mm.rmap.policy import MERGE_REFUSED, RmapPolicy
 from kernel.mm.types import (
     PAGE_SHIFT,
@@ -155,6 +155,49 @@ def _why_not(
     if not policy.compatible(anon_vma, source, near):
         return "anon_vma"
     return ""
+
+
+def modify_flags(vma: Vma, start: int, end: int, new_flags: int, anon_name: str | None = None) -> Vma:
+    """``vma_modify_flags``: give ``[start, end)`` of ``vma`` new flags (and name), joining where the era allows, else splitting.
+
+    Returns the area that contains the range.  KernelError(ENOMEM) when a split is refused.  For madvise and mlock; mprotect
+    has rules of its own.  ``anon_name`` None keeps the name.
+    """
+    mm = vma.vm_mm
+    name = vma.anon_name if anon_name is None else anon_name or None
+    if mm.kernel.profile.merge is _LINUX_6:
+        prev = vma if start > vma.vm_start else vma.vm_prev
+        pgoff = vma.vm_pgoff + ((start - vma.vm_start) >> PAGE_SHIFT)
+        merged = vma_merge(
+            mm, prev, start, end, new_flags, vma.anon_vma, vma.vm_file, pgoff, vma, name, vma.vm_policy
+        )
+        if merged is not None:
+            merged.vm_flags = new_flags
+            merged.anon_name = name
+            return merged
+    if start > vma.vm_start:
+        split_vma(mm, vma, start, True)
+    if end < vma.vm_end:
+        split_vma(mm, vma, end, False)
+    vma.vm_flags = new_flags
+    vma.anon_name = name
+    return vma
+
+
+def can_join(mm: MmStruct, lower: Vma, upper: Vma, upper_flags: int | None = None) -> bool:
+    """May ``upper`` (with ``upper_flags`` instead of its own) be joined to ``lower``, which it touches?"""
+    policy = mm.kernel.policy
+    vm_flags = upper.vm_flags if upper_flags is None else upper_flags
+    if vm_flags & (_SPECIAL_6 if mm.kernel.profile.merge is _LINUX_6 else _SPECIAL_2_6):
+        return False
+    continues = lower.vm_pgoff + ((lower.vm_end - lower.vm_start) >> PAGE_SHIFT) == upper.vm_pgoff
+    why = _why_not(
+        policy, lower, vm_flags, upper.anon_vma, upper.vm_file, upper, upper.anon_name, upper.vm_policy, continues
+    )
+    if why:
+        area = Area(upper.vm_start, upper.vm_end, vm_flags, upper.vm_pgoff, upper)
+        _refused(mm, area, upper.anon_vma, lower, why)
+    return not why
 
 
 def _refused(mm: MmStruct, area: Area, anon_vma: Any, near: Vma, why: str) -> None:

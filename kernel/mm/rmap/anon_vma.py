@@ -124,7 +124,7 @@ class AnonVmaPolicy(RmapPolicy):
         elif how != "new":
             self.counters.nr_adopted += 1
         self._link(vma, anon_vma)
-        if MERGE_REFUSED.on or ANON_VMA_PREPARE.on:
+        if MERGE_REFUSED.on or ANON_VMA_PREPARE.on or self.kernel.notes_first_writes:
             self._first_write(vma, how, vaddr)
 
     def _find_mergeable_anon_vma(self, vma: Vma) -> tuple[str, AnonVma | None]:

@@ -225,7 +225,7 @@ class RmapPolicy:
 
     def _first_write(self, vma: Vma, how: str, vaddr: int | None) -> None:
         """``vma`` has got its anon_vma: say so to those who listen."""
-        if MERGE_REFUSED.on:
+        if MERGE_REFUSED.on or self.kernel.notes_first_writes:
             task = self.kernel.current
             vma.first_write = FirstWrite(task, task.regs.read(Reg.RIP) if task is not None else 0, vaddr)
         if ANON_VMA_PREPARE.on:
