@@ -11,7 +11,7 @@ BIN    := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
-DEMO := images/bin/hello
+DEMO := images/faults
 
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:

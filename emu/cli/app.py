@@ -106,14 +106,20 @@ def _dispatch(args: list[str]) -> int:
 
         print(f"pagewalk {__version__}")
         return Status.OK
-    result = group.main(args, prog_name="pagewalk", standalone_mode=False)
-    return int(result or 0)
+    try:  # not group.main(), which turns a closed pipe into status 1
+        with group.make_context("pagewalk", args) as ctx:
+            return int(group.invoke(ctx) or 0)
+    except click.exceptions.Exit as done:  # --help
+        return done.exit_code
 
 
 def _one_line(error: click.ClickException) -> str:
     """click's message as one line, with the command to ask for more."""
-    message = " ".join(error.format_message().split()).rstrip(".")
-    message = message[:1].lower() + message[1:]
+    message = " ".join(error.format_message().split())
+    if message.endswith(".") and not message.endswith("..."):
+        message = message[:-1]
+    if message[1:2].islower():
+        message = message[0].lower() + message[1:]
     ctx = getattr(error, "ctx", None)
     if ctx is not None and ctx.command is not group:
         return f"{message} (see pagewalk {ctx.info_name} --help)"

@@ -83,9 +83,10 @@ class GuestCommand(click.Command):
             if word in takes_value and word not in self.OPTIONAL_VALUE and index < len(args):
                 rewritten.append(args[index])
                 index += 1
-        if index == len(args):
-            raise click.UsageError("no program given; end with: -- PROG ARGS...", ctx)
-        return super().parse_args(ctx, rewritten + args[index:])
+        try:
+            return super().parse_args(ctx, rewritten + args[index:])
+        except click.MissingParameter as error:
+            raise click.UsageError("no program given; end with: -- PROG ARGS...", ctx) from error
 
 
 def _takes_value(param: click.Parameter) -> bool:

@@ -1,0 +1,1 @@
+"""Speed, measured: ``make bench``.  Not run by the test suite; no test depends on a time."""

@@ -1,0 +1,184 @@
+"""The table of ``make bench``: what is measured, what it should be, what it was.
+
+python -m tests.bench [--runs N] [ROW...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from tests.bench.measure import (
+    NATIVE,
+    PAGEWALK,
+    QEMU_USER,
+    RAW_BEST,
+    RAW_BEST_PLUS,
+    RAW_FLAT,
+    BenchError,
+    available,
+    medians,
+    net_cpu_s,
+)
+
+COMPUTE_ROUNDS = {"sha256": 8, "sieve": 10, "copy": 10, "integer": 20, "random": 10}
+NR_CALLS = 200_000
+FAULT_PAGES, FAULT_ROUNDS = 8192, 12
+NR_FORKS = 200
+NR_MPROTECTS = 10_000
+NR_AREA_OPERATIONS = 4_000
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    value: str
+    target: str
+    met: bool | None
+    """None: no target."""
+    others: str
+    """The same by others, in the same run."""
+
+
+def compute(nr_runs: int) -> Iterator[Row]:
+    """Loops without system calls: pagewalk's speed relative to Unicorn alone."""
+    contenders = list(filter(available, (NATIVE, QEMU_USER, RAW_FLAT, RAW_BEST, RAW_BEST_PLUS, PAGEWALK)))
+    for variant, rounds in COMPUTE_ROUNDS.items():
+        times = net_cpu_s(contenders, ["bench_compute", variant, str(rounds)], ["bench_compute", variant, "1"], nr_runs)
+        ours = times[PAGEWALK.name]
+        per_round = ours / (rounds - 1)
+        flat, best, plus = (times[c.name] / ours for c in (RAW_FLAT, RAW_BEST, RAW_BEST_PLUS))
+        yield Row(
+            f"compute {variant}",
+            f"{flat:.2f} x raw flat, {best:.2f} x raw best",
+            ">= 1.00, >= 0.85",
+            flat >= 1.0 and best >= 0.85,
+            f"{per_round * 1000:.1f} ms a round; {plus:.2f} x raw best+; {_slower(times, ours)}",
+        )
+
+
+def _slower(times: dict[str, float], ours: float) -> str:
+    parts = [f"native is {ours / times[NATIVE.name]:.0f} x as fast"]
+    if QEMU_USER.name in times:
+        parts.append(f"qemu-user {ours / times[QEMU_USER.name]:.1f} x")
+    return ", ".join(parts)
+
+
+def _rate_row(name: str, unit: str, target: int, count: int, work: list[str], nothing: list[str], nr_runs: int) -> Row:
+    contenders = list(filter(available, (NATIVE, QEMU_USER, PAGEWALK)))
+    times = net_cpu_s(contenders, work, nothing, nr_runs)
+    rate = count / times[PAGEWALK.name]
+    others = ", ".join(f"{c.name} {count / times[c.name]:,.0f}" for c in contenders if c is not PAGEWALK)
+    return Row(name, f"{rate:,.0f} {unit}/s", f">= {target:,}", rate >= target, others)
+
+
+def syscalls(nr_runs: int) -> Iterator[Row]:
+    yield _rate_row(
+        "getppid", "calls", 100_000, NR_CALLS, ["bench_getppid", str(NR_CALLS)], ["bench_getppid", "1"], nr_runs
+    )
+
+
+def faults(nr_runs: int) -> Iterator[Row]:
+    work = ["bench_fault", str(FAULT_PAGES), str(FAULT_ROUNDS)]
+    yield _rate_row(
+        "first touch", "faults", 60_000, FAULT_PAGES * FAULT_ROUNDS, work, ["bench_fault", "1", "1"], nr_runs
+    )
+    read_work, read_nothing = [*work, "read"], ["bench_fault", "1", "1", "read"]
+    contender = [PAGEWALK]
+    seconds = net_cpu_s(contender, read_work, read_nothing, nr_runs)[PAGEWALK.name]
+    yield Row("zero page", f"{FAULT_PAGES * FAULT_ROUNDS / seconds:,.0f} faults/s", "", None, "")
+
+
+def _seconds_row(name: str, target_s: float, work: list[str], nothing: list[str], nr_runs: int) -> Row:
+    contenders = list(filter(available, (NATIVE, QEMU_USER, PAGEWALK)))
+    times = net_cpu_s(contenders, work, nothing, nr_runs)
+    others = ", ".join(f"{c.name} {times[c.name]:.2f} s" for c in contenders if c is not PAGEWALK)
+    ours = times[PAGEWALK.name]
+    return Row(name, f"{ours:.2f} s", f"<= {target_s} s", ours <= target_s, others)
+
+
+def forks(nr_runs: int) -> Iterator[Row]:
+    yield _seconds_row(
+        f"{NR_FORKS} x fork, write 1 MiB, exit, wait", 1.5, ["bench_fork", str(NR_FORKS)], ["bench_fork", "0"], nr_runs
+    )
+
+
+def mprotects(nr_runs: int) -> Iterator[Row]:
+    name = f"{NR_MPROTECTS:,} mprotect, split and join"
+    yield _seconds_row(name, 0.4, ["bench_mprotect", str(NR_MPROTECTS)], ["bench_mprotect", "0"], nr_runs)
+
+
+def hello(nr_runs: int) -> Iterator[Row]:
+    contenders = list(filter(available, (NATIVE, QEMU_USER, RAW_FLAT, PAGEWALK)))
+    times = medians(contenders, ["hello"], max(nr_runs, 5))
+    ours = times[PAGEWALK.name]
+    others = ", ".join(f"{c.name} {times[c.name].cpu_s:.2f} s" for c in contenders if c is not PAGEWALK)
+    yield Row(
+        "hello, prompt to prompt",
+        f"{ours.cpu_s:.2f} s CPU, {ours.wall_s:.2f} s",
+        "<= 0.4 s",
+        ours.cpu_s <= 0.4,
+        f"CPU: {others}",
+    )
+
+
+def areas(nr_runs: int) -> Iterator[Row]:
+    """What an operation costs among 65,000 areas, relative to among 100."""
+    for what, label in (("map", "mmap + munmap"), ("fault", "find_vma + fault")):
+        cost = {}
+        for nr_areas in (100, 65_000):
+            arguments = ["bench_areas", str(nr_areas), str(NR_AREA_OPERATIONS), what]
+            nothing = ["bench_areas", str(nr_areas), "0", "none"]
+            cost[nr_areas] = net_cpu_s([PAGEWALK], arguments, nothing, nr_runs)[PAGEWALK.name] / NR_AREA_OPERATIONS
+        ratio = cost[65_000] / cost[100]
+        yield Row(
+            f"{label}, 65,000 areas : 100",
+            f"{ratio:.2f} x",
+            "<= 2",
+            ratio <= 2,
+            f"{cost[100] * 1e6:.0f} us and {cost[65_000] * 1e6:.0f} us",
+        )
+
+
+ROWS: dict[str, Callable[[int], Iterator[Row]]] = {
+    "compute": compute,
+    "getppid": syscalls,
+    "fault": faults,
+    "fork": forks,
+    "mprotect": mprotects,
+    "hello": hello,
+    "areas": areas,
+}
+
+
+def print_row(row: Row) -> None:
+    verdict = {True: "met", False: "MISSED", None: ""}[row.met]
+    print(f"{row.name:<34}  {row.value:<36}  {row.target:<17}  {verdict:<6}  {row.others}".rstrip(), flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--runs", type=int, default=3, help="runs of each measurement; the median counts")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"which rows: {', '.join(ROWS)} (default: all)")
+    options = parser.parse_args()
+    unknown = [name for name in options.rows if name not in ROWS]
+    if unknown:
+        parser.error(f"no row {unknown[0]!r}; there are {', '.join(ROWS)}")
+    if not available(QEMU_USER):
+        print("qemu-user is not installed: its columns are left out", file=sys.stderr)
+    print(f"CPU time, median of {options.runs} runs in turns, start-up taken off (but for hello).")
+    print_row(Row("", "pagewalk", "target", None, "others, in the same run"))
+    try:
+        for name in options.rows or ROWS:
+            for row in ROWS[name](options.runs):
+                print_row(row)
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
