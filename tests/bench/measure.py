@@ -1,7 +1,7 @@
 """Times of whole processes, and of one operation as the difference of two runs.
 
-CPU time (user and system) of the child, because other work on the machine stretches the clock on the wall but hardly the
-CPU time; the median of several runs, the contenders taking turns so that a busy minute hits all alike.
+CPU time (user and system) of the child, because other work on the machine stretches the clock on the wall but hardly
+this; the median of several runs, the contenders taking turns so that a busy minute hits all alike.
 """
 
 from __future__ import annotations
