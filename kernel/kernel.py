@@ -15,6 +15,7 @@ from kernel.clock import Clock
 from kernel.fault_inject import FailPoints
 from kernel.mm.accounting import VmStat
 from kernel.mm.page import MemMap
+from kernel.mm.vmscan import setup_reclaim
 from kernel.profile import Profile, make_policy
 from kernel.sysctl import Sysctl
 from kernel.task.fork import create_init_task
@@ -27,7 +28,12 @@ if TYPE_CHECKING:
     from kernel.fs.tty import Console
     from kernel.fs.vfs import Vfs
     from kernel.hardware import Hardware
+    from kernel.mm.lru import Lru
+    from kernel.mm.oom import OomKiller
+    from kernel.mm.swapfile import SwapSystem
     from kernel.mm.types import MmStruct
+    from kernel.mm.vmscan import Reclaim
+    from kernel.mm.vmstat import VmEvents
     from kernel.task.task import Task
     from mmu.physmem import PhysMem
 
@@ -77,6 +83,12 @@ class Kernel:
         self.current: Task | None = None
         self._last_mm_id = 0
         self.policy = make_policy(self, config.profile)
+        self.vmstat: VmEvents
+        self.lru: Lru
+        self.swap: SwapSystem
+        self.oom: OomKiller
+        self.reclaim: Reclaim
+        setup_reclaim(self)
         self.timers = Timers()
         self.futexes = FutexTable()
         self.pids = PidTable()
