@@ -20,6 +20,7 @@ from enum import Enum
 
 from emu.cpu import layout, quirks
 from emu.cpu import unicorn_abi as abi
+from emu.cpu.decode import MAX_INSTRUCTION_BYTES, reads_before_it_writes
 from emu.cpu.engine import (
     Engine,
     EngineError,
@@ -35,7 +36,7 @@ from emu.cpu.registers import INITIAL_FXSAVE, CpuRegisters, FxsaveCodec, registe
 from emu.cpu.stop import Stop, StopReason
 from kernel.hardware import Registers
 from mmu import walker
-from mmu.paging import VECTOR_GP
+from mmu.paging import PF_INSTR, PF_WRITE, VECTOR_GP
 from mmu.physmem import PhysMem
 
 _U64 = 0xFFFF_FFFF_FFFF_FFFF
@@ -51,6 +52,9 @@ _CR0 = 0x8005_0033  # PG AM WP NE ET MP PE, as Linux sets it
 _CR4 = 0x0001_0620  # PAE OSFXSR OSXMMEXCPT FSGSBASE; no OSXSAVE: there is no AVX
 _EFER_MSR = 0xC000_0080
 _EFER = 0xD01  # SCE LME LMA NXE
+
+_PF_WRITE_OR_INSTR = PF_WRITE | PF_INSTR
+_MAX_KNOWN_INSTRUCTIONS = 10_000
 
 TSC_CYCLES_PER_BLOCK = 16
 KERNEL_ENTRY_BLOCKS = 64
@@ -154,6 +158,10 @@ class Cpu:
         self._flush_queued = False
         self._stale_code: list[int] = []
         self._faults_to_tlb_check = _FAULTS_PER_TLB_CHECK
+        self._ram = physmem.mem
+        self._code_pages: dict[int, int] = {}
+        """Page of RIP -> physical address; as good as the TLB, and emptied with it."""
+        self._known_instructions: dict[bytes, bool] = {}
         self._add_hooks(stubs, state_address)
 
     # Start-up -----------------------------------------------------------------------------------------------------
@@ -229,6 +237,7 @@ class Cpu:
     # Hardware (kernel/hardware.py) -----------------------------------------------------------------------------------
 
     def flush_tlb(self) -> None:
+        self._code_pages.clear()
         self._flush_queued = True
         self._work_queued = True
 
@@ -237,6 +246,7 @@ class Cpu:
         if self._flush_page is None:
             self.flush_tlb()
         else:
+            self._code_pages.clear()
             self._flush_page(self._processor, vaddr)
 
     def invalidate_code(self, pfn: int) -> None:
@@ -266,6 +276,7 @@ class Cpu:
         if cr3 != self._cr3:
             self.engine.reg_write(abi.REG_CR3, cr3)  # flushes
             self._cr3 = cr3
+            self._code_pages.clear()
             self._flush_queued = False
             self._next_slice = _FIRST_SLICE_BLOCKS
         else:
@@ -432,7 +443,10 @@ class Cpu:
                 q = self._q
                 vaddr = q[state.cr2 >> 3]
                 error_code = ints[state.error_code >> 2]
-                if self.on_page_fault(vaddr, error_code, q[self._rip_word]):
+                rip = q[self._rip_word]
+                if not error_code & _PF_WRITE_OR_INSTR and self._reads_before_it_writes(rip):
+                    error_code |= PF_WRITE
+                if self.on_page_fault(vaddr, error_code, rip):
                     self._faults_to_tlb_check -= 1
                     if not self._faults_to_tlb_check:
                         self._faults_to_tlb_check = _FAULTS_PER_TLB_CHECK
@@ -450,6 +464,24 @@ class Cpu:
                 self._exception(vector, bool(ints[state.is_int >> 2]))
         except BaseException as error:
             self._keep_error(error)
+
+    def _reads_before_it_writes(self, rip: int) -> bool:
+        """See ``decode.py``.  The instruction has just been executed, so its page is there."""
+        base = self._code_pages.get(rip >> 12)
+        if base is None:
+            try:
+                base = walker.walk(self.physmem, self._cr3, rip, walker.EXECUTE, 3, set_ad=False).paddr & -4096
+            except walker.PageFault:
+                return False
+            self._code_pages[rip >> 12] = base
+        start = base + (rip & 0xFFF)
+        code = bytes(self._ram[start : min(start + MAX_INSTRUCTION_BYTES, base + 4096)])
+        known = self._known_instructions.get(code)
+        if known is None:
+            if len(self._known_instructions) >= _MAX_KNOWN_INSTRUCTIONS:
+                self._known_instructions.clear()
+            known = self._known_instructions[code] = reads_before_it_writes(code)
+        return known
 
     def _exception(self, vector: int, is_int: bool) -> None:
         self._vector, self._vaddr = vector, 0
