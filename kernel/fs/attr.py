@@ -97,9 +97,9 @@ def _set_size(task: Task, path: Path, size: int) -> None:
     if size > inode.i_size:
         limit = task.rlimit(RLIMIT_FSIZE)
         if limit != RLIM_INFINITY and size > limit:
-            from kernel.task.signal import send_signal
+            from kernel.task.signal import send_sig
 
-            send_signal(task, SIGXFSZ)
+            send_sig(task, SIGXFSZ)
             raise KernelError(Errno.EFBIG, "RLIMIT_FSIZE")
     if isinstance(inode, DataInode) and inode.i_mode & (S_ISUID | S_ISGID):
         inode.file_remove_privs(task)

@@ -72,8 +72,8 @@ class File:
         "f_writer",
     )
 
-    sigpipe = False
-    """Does EPIPE from this file come with SIGPIPE?"""
+    bulk = False
+    """A read of ``count`` bytes that gives fewer has come to the end, so large reads may be done in parts."""
     can_poll = True
     """False: epoll_ctl refuses the file with EPERM (regular files and directories)."""
     seekable = 0

@@ -19,7 +19,7 @@ from kernel.fs.dirfile import DirFile
 from kernel.fs.file import File
 from kernel.fs.inode import DirEntry, Inode, SuperBlock, is_dir
 from kernel.fs.permission import Owner
-from kernel.fs.regular import DataInode, RegularFile
+from kernel.fs.regular import DataInode
 from kernel.fs.special import open_special
 from kernel.fs.store import FileStore, Space
 from kernel.fs.xattr import XattrTable
@@ -77,9 +77,6 @@ class MemReg(XattrTable, DataInode):
         super().__init__(sb, ino, mode, owner.uid, owner.gid)
         self.store = store
         self.xattrs: dict[bytes, bytes] | None = None
-
-    def open(self, task: Task | None, path: Path, flags: int) -> File | Generator[Any, Any, File]:
-        return RegularFile(path, self, flags)
 
     def readpages(self, pgoff: int, nr: int) -> bytes:
         return self.store.readpages(pgoff, nr)

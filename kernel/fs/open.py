@@ -19,6 +19,7 @@ from kernel.abi.fcntl import (
     MAY_READ,
     MAY_WRITE,
     O_ACCMODE,
+    O_CLOEXEC,
     O_CREAT,
     O_DIRECTORY,
     O_DSYNC,
@@ -58,7 +59,7 @@ def build_open_flags(flags: int, mode: int, strict: bool) -> tuple[int, int]:
             raise KernelError(Errno.EINVAL, "unknown open flags")
         if mode & ~S_IALLUGO or (mode and not flags & (O_CREAT | O_TMPFILE_BIT)):
             raise KernelError(Errno.EINVAL, "mode without O_CREAT or O_TMPFILE, or not a mode")
-    flags &= VALID_OPEN_FLAGS
+    flags &= VALID_OPEN_FLAGS & ~O_CLOEXEC
     mode = mode & S_IALLUGO | S_IFREG if flags & (O_CREAT | O_TMPFILE_BIT) else 0
     if flags & (O_DIRECTORY | O_CREAT) == O_DIRECTORY | O_CREAT:
         raise KernelError(Errno.EINVAL, "O_DIRECTORY with O_CREAT")

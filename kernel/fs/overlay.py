@@ -141,7 +141,7 @@ class _Overlaid:
 
     def mark_dirty(self) -> None:
         if not self.is_pinned:
-            self.is_pinned = True
+            self.is_pinned = True  # type: ignore[misc]  # a slot of the classes that this is mixed into
             assert isinstance(self, Inode)
             sb = self.i_sb
             assert isinstance(sb, OverlaySuper)

@@ -6,7 +6,8 @@ system that is never mounted anywhere; its files show as ``pipe:[7]`` and the li
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
 
 from kernel.abi.stat import (
     ANON_INODE_FS_MAGIC,
@@ -19,8 +20,10 @@ from kernel.abi.stat import (
 )
 from kernel.fs.dcache import Dentry, Mount, Path
 from kernel.fs.inode import Inode, SuperBlock
+from kernel.fs.pipe import open_fifo
 
 if TYPE_CHECKING:
+    from kernel.fs.file import File
     from kernel.fs.vfs import Vfs
     from kernel.task.task import Task
 
@@ -33,9 +36,12 @@ class _PseudoSuper(SuperBlock):
 
 
 class PipeInode(Inode):
-    """The inode of a pipe without a name."""
+    """The inode of a pipe without a name; /proc/PID/fd can open it again."""
 
     __slots__ = ()
+
+    def open(self, task: Task | None, path: Path, flags: int) -> File | Generator[Any, Any, File]:
+        return open_fifo(self, path, flags)
 
 
 class SocketInode(Inode):

@@ -12,7 +12,8 @@ O_DIRECT has no alignment rules.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
 
 from kernel.abi.errno import Errno, KernelError
 from kernel.abi.fcntl import (
@@ -83,6 +84,9 @@ class DataInode(Inode):
 
     def next_hole(self, pos: int) -> int:
         return self.i_size
+
+    def open(self, task: Task | None, path: Path, flags: int) -> File | Generator[Any, Any, File]:
+        return RegularFile(path, self, flags)
 
     # -- common --------------------------------------------------------------------------------------------
     def new_mapping(self) -> AddressSpace | None:
@@ -175,6 +179,7 @@ class RegularFile(SeekableFile):
     __slots__ = ("data", "mapping", "noatime")
 
     can_poll = False
+    bulk = True
 
     def __init__(self, path: Path, inode: DataInode, flags: int) -> None:
         super().__init__(path, inode, flags)
@@ -261,9 +266,9 @@ class RegularFile(SeekableFile):
         """generic_write_check_limits(): RLIMIT_FSIZE."""
         limit = task.rlimit(RLIMIT_FSIZE)
         if pos >= limit and data:
-            from kernel.task.signal import send_signal
+            from kernel.task.signal import send_sig
 
-            send_signal(task, SIGXFSZ)
+            send_sig(task, SIGXFSZ)
             raise KernelError(Errno.EFBIG, "RLIMIT_FSIZE")
         return data[: limit - pos]
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kernel.abi.errno import Errno, KernelError
 from kernel.abi.stat import S_IFCHR, S_IFDIR, S_IFIFO, S_IFMT, dev_major
 from kernel.fs.dirfile import DirFile
+from kernel.fs.pipe import open_fifo
 
 if TYPE_CHECKING:
     from kernel.fs.dcache import Path
@@ -35,8 +36,6 @@ def open_special(inode: Inode, task: Task | None, path: Path, flags: int) -> Fil
     if kind == S_IFDIR:
         return DirFile(path, inode, flags)
     if kind == S_IFIFO:
-        from kernel.fs.pipe import open_fifo
-
         return open_fifo(inode, path, flags)
     if kind == S_IFCHR:
         opener = CHRDEVS.get(inode.i_rdev)

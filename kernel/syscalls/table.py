@@ -157,9 +157,15 @@ def syscall(
 
 
 def _read_signature(handler: Callable[..., Any]) -> list[Param]:
-    hints = typing.get_type_hints(handler, include_extras=True)
-    names = list(inspect.signature(handler).parameters)[1:]  # the first is the task
-    return [codec_of(name, hints[name]) for name in names]
+    # Only the parameters after the task are evaluated: the types of the task and of the result may be imported for
+    # type checkers alone.
+    scope = getattr(handler, "__globals__", {})
+    params = list(inspect.signature(handler).parameters.values())[1:]
+    return [codec_of(param.name, _evaluated(param.annotation, scope)) for param in params]
+
+
+def _evaluated(annotation: Any, scope: dict[str, Any]) -> Any:
+    return eval(annotation, scope) if isinstance(annotation, str) else annotation  # noqa: S307 - our own text
 
 
 def codec_of(name: str, annotation: Any) -> Param:
