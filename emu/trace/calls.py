@@ -92,8 +92,9 @@ _BY_KIND: dict[str, Printer] = {
 }
 
 
-def _flags(enum: type[IntFlag]) -> Printer:
-    return lambda call, value: flags_text(enum, value & _MASK64)
+def _flags(enum: type[IntFlag], width: Width) -> Printer:
+    mask = 0xFFFFFFFF if width in (Width.INT, Width.UINT) else _MASK64
+    return lambda call, value: flags_text(enum, value & mask)
 
 
 def _enum(enum: type[IntEnum]) -> Printer:
@@ -136,6 +137,6 @@ def printer_of(params: Sequence[Param], index: int) -> tuple[When, Printer]:
         return When.ENTRY, _buffer_in(size) if size is not None else _BY_KIND["addr"]
     if param.enum is not None:
         if issubclass(param.enum, IntFlag):
-            return When.ENTRY, _flags(param.enum)
+            return When.ENTRY, _flags(param.enum, param.width)
         return When.ENTRY, _enum(param.enum)
     return When.ENTRY, _BY_KIND.get(param.kind, _plain)

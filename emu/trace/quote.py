@@ -104,6 +104,12 @@ def flags_text(enum: type[IntFlag], value: int) -> str:
     return "|".join([*known, f"{rest:#x}"] if rest else known)
 
 
+def open_bits_text(enum: type[IntFlag], value: int) -> str:
+    """Open flags where there is no access mode (pipe2, dup3)."""
+    known, rest = _split(enum, value)
+    return "|".join([*known, *([f"{rest:#x}"] if rest else [])]) or "0"
+
+
 def _number_and_flags(enum: type[IntFlag], value: int, mask: int, numbers: tuple[str, ...]) -> str:
     """The low bits are a number with a name of its own (the access mode of open, the kind of mmap)."""
     known, rest = _split(enum, value & ~mask)

@@ -74,7 +74,7 @@ class Recorder:
         record["area"] = None if vma is None else self._area(vma, values["vaddr"])
         record["syscall"] = None
         if not ip and task is not None:  # the kernel's own access to user memory, on behalf of a call
-            record["syscall"] = syscall_name(task.syscall_nr) if task.syscall_nr >= 0 else "kernel"
+            record["syscall"] = syscall_name(task.syscall_nr) if task.syscall_nr >= 0 else "exec"
             ip = task.regs.read(Reg.RIP)
         mm = task.mm if task is not None else None
         record["code"] = self._code(mm, ip)
@@ -139,7 +139,7 @@ class Recorder:
         record["result_text"] = result
         return record
 
-    def unfinished(self, call: Call, nr: int) -> Record:
+    def unfinished(self, call: Call, nr: int, result_text: str) -> Record:
         """A call that the task was in when it died or when the trace ended."""
         record = self._head("syscall", call.task)
         call.texts = [
@@ -152,7 +152,7 @@ class Recorder:
             "ret": None,
             "error": None,
             "reason": None,
-            "result_text": "? <unfinished ...>",
+            "result_text": result_text,
         }
 
     def _printer(self, spec: SyscallSpec) -> CallPrinter:
@@ -196,6 +196,15 @@ class Recorder:
         record["code"] = si_code_name(info.signo, info.code)
         record["addr"] = f"{info.addr:#x}" if info.addr else None
         record["info"] = siginfo_text(info.signo, info.code, info.to_bytes())
+        return record
+
+    def exit(self, values: Mapping[str, Any]) -> Record:
+        """``sched:sched_process_exit``: strace's ``+++ exited with 0 +++``."""
+        code = values["exit_code"]
+        record = self._head("exit", values["task"])
+        record["status"] = None if code & 0x7F else code >> 8 & 0xFF
+        record["signal"] = signal_name(code & 0x7F) if code & 0x7F else None
+        record["core"] = bool(code & 0x80)
         return record
 
     # ---- everything else -----------------------------------------------------------------------

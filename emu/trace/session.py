@@ -133,7 +133,7 @@ class TraceSession:
             tracepoint.detach(probe)
         self._attached.clear()
         for task in list(self._pending):
-            self._abandon(task)
+            self._abandon(task, "? <unfinished ...>")
         self._sink.end({"type": "end", "status": status, "counts": dict(sorted(self.counts.items()))})
 
     def _chosen(self) -> list[Tracepoint]:
@@ -175,11 +175,11 @@ class TraceSession:
 
     # ---- writing ---------------------------------------------------------------------------------
 
-    def _abandon(self, task: Task) -> None:
+    def _abandon(self, task: Task, result_text: str = "?") -> None:
         """The call that ``task`` is in will not return."""
         if task in self._pending:
             call, nr = self._pending.pop(task)
-            self._write(self._recorder.unfinished(call, nr))
+            self._write(self._recorder.unfinished(call, nr, result_text))
 
     def _write(self, record: Record) -> None:
         self.counts[record["type"]] += 1

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from emu.trace import structs
 from emu.trace.calls import Call, Printer, When, buffer_out, mode_bits, signal_text
 from emu.trace.peek import peek, peek_exactly
-from emu.trace.quote import flags_text, pointer, quote, quote_hex
+from emu.trace.quote import flags_text, open_bits_text, pointer, quote, quote_hex
 from kernel.abi.clone import CSIGNAL, CloneFlags
 from kernel.abi.fcntl import O_CREAT, O_TMPFILE_BIT, OpenFlags
 from kernel.hardware import Reg
@@ -162,6 +162,10 @@ def _mode_is_shown(flags_index: int) -> Callable[[Call], int]:
     return count
 
 
+def _open_bits(call: Call, value: int) -> str:
+    return open_bits_text(OpenFlags, value & 0xFFFFFFFF)
+
+
 def _file_mode(call: Call, value: int) -> str:
     return structs.mode_text(value) if value & 0o170000 else mode_bits(value)
 
@@ -203,7 +207,7 @@ def _ioctl_name(call: Call, value: int) -> str:
         return known[0]
     number = value & 0xFFFFFFFF
     direction = ("_IOC_NONE", "_IOC_WRITE", "_IOC_READ", "_IOC_READ|_IOC_WRITE")[number >> 30]
-    return f"_IOC({direction}, {number >> 8 & 0xFF:#x}, {number & 0xFF:#x}, {number >> 16 & 0x3FFF:#x})"
+    return f"_IOC({direction}, {number >> 8 & 0xFF:#x}, {number & 0xFF:#x}, {_hex(call, number >> 16 & 0x3FFF)})"
 
 
 def _ioctl_argument(call: Call, value: int) -> str:
@@ -474,7 +478,8 @@ ARGUMENTS: dict[str, dict[int, tuple[When, Printer]]] = {
     "epoll_wait": {1: (EXIT, _epoll_events)},
     "epoll_pwait": {1: (EXIT, _epoll_events)},
     "pipe": {0: _struct_out("fd_pair")},
-    "pipe2": {0: _struct_out("fd_pair")},
+    "pipe2": {0: _struct_out("fd_pair"), 1: (ENTRY, _open_bits)},
+    "dup3": {2: (ENTRY, _open_bits)},
     "socketpair": {3: _struct_out("fd_pair")},
     "connect": {1: _address_in(2)},
     "bind": {1: _address_in(2)},
