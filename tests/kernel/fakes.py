@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from kernel.clock import Clock
+from kernel.fs.dcache import Path
 from kernel.fs.pseudo import PseudoFs
 from kernel.fs.vfs import Vfs
 from kernel.hardware import NullHardware
@@ -79,6 +80,7 @@ def make_kernel(ram_pages: int = 4096, profile: str = "6.18", **overrides: str) 
     kernel.policy = make_policy(kernel, kernel.profile)
     kernel.vfs = Vfs(kernel)
     kernel.vfs.pseudo = PseudoFs(kernel.vfs)
+    kernel.vfs.root = Path(kernel.vfs.pseudo.shm, kernel.vfs.pseudo.shm.mnt_root)
     return kernel
 
 
