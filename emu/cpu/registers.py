@@ -4,8 +4,7 @@ Both forms have the same layout (a context is a copy of the engine's state), so 
 memoryview, ``_q``, which points to the one or the other.  Implements :class:`kernel.hardware.Registers`.
 
 The floating-point state goes through the engine's API, because writing the control words also sets derived state.
-Models ``struct fxregs_state`` (arch/x86/include/asm/fpu/types.h) and what QEMU's ``fxsave64`` stores: the instruction and
-data pointers and the last opcode are 0.
+Models ``struct fxregs_state`` (arch/x86/include/asm/fpu/types.h).
 """
 
 from __future__ import annotations
@@ -78,11 +77,14 @@ _FX_BATCH_IDS = (
     abi.REG_FPCW,
     abi.REG_FPTAG,
     abi.REG_MXCSR,
+    abi.REG_FOP,
+    abi.REG_FIP,
+    abi.REG_FDP,
     *range(abi.REG_ST0, abi.REG_ST0 + 8),
     *range(abi.REG_XMM0, abi.REG_XMM0 + 16),
 )
 _SLOT = RegisterBatch.SLOT_BYTES
-_ST_START = 4 * _SLOT
+_ST_START = 7 * _SLOT
 _XMM_START = _ST_START + 8 * _SLOT
 FXSAVE_BYTES = 512
 _MXCSR_MASK = 0xFFFF
@@ -95,16 +97,20 @@ class FxsaveCodec:
         self.batch = RegisterBatch(_FX_BATCH_IDS)
         self._data = memoryview(self.batch.data).cast("B")
 
+    def clear(self) -> None:
+        """To be done before the batch is read: registers are narrower than their slots."""
+        self._data[:] = bytes(len(self._data))
+
     def pack(self) -> bytes:
         """The image of what the batch holds."""
         data = self._data
-        fpsw, fpcw, tags, mxcsr = (struct.unpack_from("<I", data, slot * _SLOT)[0] for slot in range(4))
+        fpsw, fpcw, tags, mxcsr, opcode, fip, fdp = (struct.unpack_from("<Q", data, slot * _SLOT)[0] for slot in range(7))
         abridged = 0
         for number in range(8):
             if tags >> 2 * number & 3 != 3:
                 abridged |= 1 << number
         image = bytearray(FXSAVE_BYTES)
-        struct.pack_into("<HHBxHQQII", image, 0, fpcw & 0xFFFF, fpsw & 0xFFFF, abridged, 0, 0, 0, mxcsr, _MXCSR_MASK)
+        struct.pack_into("<HHBxHQQII", image, 0, fpcw, fpsw, abridged, opcode, fip, fdp, mxcsr, _MXCSR_MASK)
         for number in range(8):
             start = _ST_START + number * _SLOT
             image[32 + 16 * number : 42 + 16 * number] = data[start : start + 10]
@@ -116,15 +122,14 @@ class FxsaveCodec:
         if len(image) != FXSAVE_BYTES:
             raise ValueError(f"an fxsave image has 512 bytes, not {len(image)}")
         data = self._data
-        data[:] = bytes(len(data))
-        fpcw, fpsw, abridged = struct.unpack_from("<HHB", image)
-        (mxcsr,) = struct.unpack_from("<I", image, 24)
+        self.clear()
+        fpcw, fpsw, abridged, opcode, fip, fdp, mxcsr = struct.unpack_from("<HHBxHQQI", image)
         tags = 0
         for number in range(8):
             if not abridged >> number & 1:
                 tags |= 3 << 2 * number
-        for slot, value in enumerate((fpsw, fpcw, tags, mxcsr & _MXCSR_MASK)):
-            struct.pack_into("<I", data, slot * _SLOT, value)
+        for slot, value in enumerate((fpsw, fpcw, tags, mxcsr & _MXCSR_MASK, opcode, fip, fdp)):
+            struct.pack_into("<Q", data, slot * _SLOT, value)
         for number in range(8):
             start = _ST_START + number * _SLOT
             data[start : start + 10] = image[32 + 16 * number : 42 + 16 * number]
@@ -200,6 +205,7 @@ class CpuRegisters:
     def fp_state(self) -> bytes:
         self._must_be_stopped()
         lib, codec = self._cpu.engine.lib, self._cpu.fxsave
+        codec.clear()
         if self._cpu.live is self:
             lib.uc_reg_read_batch(self._cpu.engine.handle, *codec.batch.args)
         else:
