@@ -1,11 +1,11 @@
 """A named kernel: which rmap policy, merge rules, mremap rules and limits are in force.
 
-Models what RMAP.md found in eight kernels from 2004 to 2025.  A profile changes memory-management rules only; system calls
-and their errors are today's, but for ``mremap``, whose rules are themselves what programs trip over.
+Models what RMAP.md found in eight kernels from 2004 to 2025.  A profile changes memory-management rules only; system
+calls and their errors are today's, but for ``mremap``, whose rules are themselves what programs trip over.
 
-Deliberate differences: every profile lays the address space out top-down with today's gaps (2.6.6 and 2.6.7 searched upwards from
-a third of the address space), so that the same program has the same addresses on every kernel and a comparison shows
-rules, not layout; ``one-anon-vma`` never existed.
+Deliberate differences: every profile lays the address space out top-down with today's gaps (2.6.6 and 2.6.7 searched
+upwards from a third of the address space), so that the same program has the same addresses on every kernel and a
+comparison shows rules, not layout; ``one-anon-vma`` never existed.
 """
 
 from __future__ import annotations
@@ -77,14 +77,15 @@ BUG_NOTES = {
     Bug.MPROTECT_GROWER: "mprotect moves a boundary into an area without anon_vma and does not give it one "
     "(2.6.7 as released, 2.6.5-aa; fixed 18 Jun 2004)",
     Bug.ACCOUNT_REVERSED: "mprotect never sets VM_ACCOUNT: the VM_MAYACCT test was reversed (26 Mar 2004 to 2.6.6)",
-    Bug.MREMAP_TWIN: "mremap into an unfaulted neighbour does not hand the anon_vma on (2.6.7 to 2.6.9; again 6.16 to Jan 2026)",
+    Bug.MREMAP_TWIN: "mremap into an unfaulted neighbour does not hand the anon_vma on "
+    "(2.6.7 to 2.6.9; again 6.16 to Jan 2026)",
     Bug.CHAIN_REUSE: "a forked area may reuse an ancestor's anon_vma that still has areas elsewhere "
     "(3.19 to 5.19: degree counted children and areas together)",
 }
 
 RMAP_NOTES = {
     "pte_chain": "pte_chains: every mapped page lists its page-table entries (to 2.6.6)",
-    "anonmm": "one object for each address space, pages found at the same address in all of an exec family (rmap 10-37)",
+    "anonmm": "one object for each address space; a page has one address in all of an exec family (rmap 10-37)",
     "anon_vma": "one list of areas for each first-written area, never shared (rmap 39)",
     "anon_vma-merge": "anon_vma, shared when mmap finds a neighbour that differs in flags only (2.6.5-aa)",
     "anon_vma-share": "anon_vma, shared at the first write with a neighbour that differs in protection only (rmap 40)",
@@ -162,7 +163,7 @@ PROFILES: dict[str, Profile] = {
         _old(
             "2.6.5-aa",
             "anon_vma shared when mmap finds a neighbour that differs in flags only",
-            "Andrea Arcangeli's mprotect-vma-merging (3 Apr 2004), mremap merging, with the fix of 18 June 2004; reconstructed",
+            "Andrea Arcangeli's mprotect-vma-merging (3 Apr 2004) with the fix of 18 June 2004; reconstructed",
             "anon_vma-merge",
             MprotectRules.PREV,
         ),

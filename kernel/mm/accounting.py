@@ -1,10 +1,12 @@
-"""Limits and counters of address spaces: RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK, overcommit, ``total_vm`` and its parts.
+"""Limits and counters of address spaces: RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK, overcommit, ``total_vm`` and its
+parts.
 
 Models ``__vm_enough_memory`` (mm/util.c), ``may_expand_vm`` and ``vm_stat_account`` (mm/vma.c), ``mlock_future_ok``,
 ``can_do_mlock`` (mm/mlock.c).  Manual: proc(5) overcommit_memory, getrlimit(2), mlock(2).
 
-Deliberate differences: limits and capabilities are those of the task that runs (Linux's ``current``); without one (tests of
-the kernel alone) there are no limits.  ``/proc/sys/vm/overcommit_kbytes`` is honoured when it is not 0, as in Linux.
+Deliberate differences: limits and capabilities are those of the task that runs (Linux's ``current``); without one
+(tests of the kernel alone) there are no limits.  ``/proc/sys/vm/overcommit_kbytes`` is honoured when it is not 0, as
+in Linux.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from kernel.abi.errno import Errno, KernelError
+from kernel.fs.permission import capable as task_capable
 from kernel.mm.types import (
     PAGE_SHIFT,
     VM_EXEC,
@@ -62,8 +65,7 @@ def rlimit(kernel: Kernel, resource: int) -> int:
 
 def capable(kernel: Kernel, capability: int) -> bool:
     """Has the running task this capability?"""
-    task = kernel.current
-    return task is None or task.capable(capability)
+    return task_capable(kernel.current, capability)
 
 
 # -- commit charge -------------------------------------------------------------------------------------------------
@@ -126,10 +128,7 @@ def may_expand_vm(mm: MmStruct, flags: int, nr_pages: int) -> bool:
     kernel = mm.kernel
     if mm.total_vm + nr_pages > rlimit(kernel, RLIMIT_AS) >> PAGE_SHIFT:
         return False
-    if is_data_mapping(flags):
-        if mm.data_vm + nr_pages > rlimit(kernel, RLIMIT_DATA) >> PAGE_SHIFT:
-            return False
-    return True
+    return not (is_data_mapping(flags) and mm.data_vm + nr_pages > rlimit(kernel, RLIMIT_DATA) >> PAGE_SHIFT)
 
 
 def vm_stat_account(mm: MmStruct, flags: int, nr_pages: int) -> None:

@@ -1,7 +1,7 @@
 """The areas of one address space: find, link, unlink, look for a hole, split.
 
-Models the rb-tree/maple-tree half of ``mm/mmap.c`` and ``mm/vma.c`` (``find_vma``, ``vma_link``, ``vma_adjust``'s tree work,
-``vm_unmapped_area``, ``split_vma``).
+Models the rb-tree/maple-tree half of ``mm/mmap.c`` and ``mm/vma.c`` (``find_vma``, ``vma_link``, ``vma_adjust``'s tree
+work, ``vm_unmapped_area``, ``split_vma``).
 
 Data structure: sorted blocks of at most ``_BLOCK_MAX`` areas.  Every block keeps, beside its areas, their start
 addresses (for ``bisect``) and the holes before them; the tree keeps each block's first start and greatest hole, and
@@ -483,7 +483,8 @@ def duplicate(vma: Vma) -> Vma:
 
 
 def split_vma(mm: MmStruct, vma: Vma, addr: int, new_below: bool) -> Vma:
-    """Cut ``vma`` at ``addr``; the new area is the lower half if ``new_below``, else the upper.  ENOMEM at the limit."""
+    """Cut ``vma`` at ``addr``; the new area is the lower half if ``new_below``, else the upper.  ENOMEM at the limit.
+    """
     if mm.map_count >= mm.kernel.sysctl.max_map_count:
         raise KernelError(Errno.ENOMEM, "split: map_count at max_map_count")
     return split_vma_unlimited(mm, vma, addr, new_below)

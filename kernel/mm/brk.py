@@ -7,6 +7,8 @@ Like Linux's, the call never fails: it returns the old break.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from kernel.abi.errno import Errno, KernelError
 from kernel.mm.accounting import (
     RLIM_INFINITY,
@@ -18,8 +20,8 @@ from kernel.mm.accounting import (
     vm_stat_account,
 )
 from kernel.mm.area import vm_start_gap, vma_link
-from kernel.mm.memory import populate_range
 from kernel.mm.merge import vma_merge
+from kernel.mm.mlock import mm_populate
 from kernel.mm.munmap import do_munmap
 from kernel.mm.types import (
     PAGE_MASK,
@@ -43,10 +45,8 @@ VM_DATA_DEFAULT_FLAGS = VM_READ | VM_WRITE | VM_MAYREAD | VM_MAYWRITE | VM_MAYEX
 
 def sys_brk(mm: MmStruct, brk: int) -> int:
     """Set the end of the heap; returns where it is now."""
-    try:
+    with suppress(KernelError):
         _set_brk(mm, brk)
-    except KernelError:
-        pass
     return mm.brk
 
 
@@ -72,7 +72,9 @@ def _set_brk(mm: MmStruct, brk: int) -> None:
 
 
 def do_brk(mm: MmStruct, addr: int, len_bytes: int, extra_flags: int = 0) -> None:
-    """``do_brk_flags``: map anonymous memory at ``[addr, addr + len_bytes)`` (heap and bss).  ``extra_flags``: VM_EXEC or 0."""
+    """``do_brk_flags``: map anonymous memory at ``[addr, addr + len_bytes)`` (heap and bss).  ``extra_flags``: VM_EXEC
+    or 0.
+    """
     kernel = mm.kernel
     if extra_flags & ~VM_EXEC:
         raise KernelError(Errno.EINVAL, "flags other than VM_EXEC")
@@ -102,4 +104,4 @@ def do_brk(mm: MmStruct, addr: int, len_bytes: int, extra_flags: int = 0) -> Non
     vm_stat_account(mm, flags, nr_pages)
     if flags & VM_LOCKED:
         mm.locked_vm += nr_pages
-        populate_range(mm, addr, addr + len_bytes)
+        mm_populate(mm, addr, len_bytes)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _COPIED_FIELDS = (
     "mmap_base", "start_code", "end_code", "start_data", "end_data", "start_brk", "brk", "start_stack",
-    "arg_start", "arg_end", "env_start", "env_end", "saved_auxv", "vdso_base", "dumpable",
+    "arg_start", "arg_end", "env_start", "env_end", "saved_auxv", "vdso_base", "dumpable", "membarrier_state",
     "total_vm", "data_vm", "exec_vm", "stack_vm", "hiwater_vm",
 )  # fmt: skip
 

@@ -1,8 +1,9 @@
 """When two areas become one.
 
-Models ``vma_merge`` and ``vma_adjust`` of ``mm/mmap.c`` (2.6.7) and their successors in ``mm/vma.c`` (``vma_merge_new_range``,
-``vma_merge_existing_range``).  RMAP.md sections 1.1 and 8.  One engine serves all eras; what they disagree on is
-which flags count and what the rmap policy answers to ``compatible``, ``joinable`` and ``anon_pgoff_matters``.
+Models ``vma_merge`` and ``vma_adjust`` of ``mm/mmap.c`` (2.6.7) and their successors in ``mm/vma.c``
+(``vma_merge_new_range``, ``vma_merge_existing_range``).  RMAP.md sections 1.1 and 8.  One engine serves all eras; what
+they disagree on is which flags count and what the rmap policy answers to ``compatible``, ``joinable`` and
+``anon_pgoff_matters``.
 
 Every touching neighbour that stays apart is counted by reason in ``kernel.vm_stat.refused`` and, when somebody listens,
 told by ``mm:merge_refused`` with both areas' first writes: who made the anon_vmas that keep them apart.
@@ -36,7 +37,9 @@ if TYPE_CHECKING:
     from kernel.fs.file import File
 
 VMA_MERGE = Tracepoint("mm:vma_merge", "mm case start end vma")
-"""``[start, end)`` is now part of ``vma``, by ``case``: 1 to 8 of vma_merge, ``prev`` or ``next`` of mprotect before rmap 36."""
+"""``[start, end)`` is now part of ``vma``, by ``case``: 1 to 8 of vma_merge, ``prev`` or ``next`` of mprotect before
+rmap 36.
+"""
 
 _LINUX_6 = MergeRules.LINUX_6
 _SPECIAL_2_6 = VM_IO | VM_DONTCOPY | VM_DONTEXPAND | VM_RESERVED
@@ -68,9 +71,10 @@ def vma_merge(
 ) -> Vma | None:
     """Join ``[start, end)`` to the areas that touch it, or return None.
 
-    ``prev`` is the area before ``start``, or the one that contains ``start`` (mprotect of a part).  The range is a hole or lies
-    within one area.  ``source`` is the area that the range is part of, or that mremap moves there; ``anon_vma`` is
-    its anon_vma.  Returns the area that now contains the range; after case 8 the caller must still set its flags.
+    ``prev`` is the area before ``start``, or the one that contains ``start`` (mprotect of a part).  The range is a
+    hole or lies within one area.  ``source`` is the area that the range is part of, or that mremap moves there;
+    ``anon_vma`` is its anon_vma.  Returns the area that now contains the range; after case 8 the caller must still set
+    its flags.
     """
     kernel = mm.kernel
     policy = kernel.policy
@@ -158,10 +162,11 @@ def _why_not(
 
 
 def modify_flags(vma: Vma, start: int, end: int, new_flags: int, anon_name: str | None = None) -> Vma:
-    """``vma_modify_flags``: give ``[start, end)`` of ``vma`` new flags (and name), joining where the era allows, else splitting.
+    """``vma_modify_flags``: give ``[start, end)`` of ``vma`` new flags (and name), joining where the era allows, else
+    splitting.
 
-    Returns the area that contains the range.  KernelError(ENOMEM) when a split is refused.  For madvise and mlock; mprotect
-    has rules of its own.  ``anon_name`` None keeps the name.
+    Returns the area that contains the range.  KernelError(ENOMEM) when a split is refused.  For madvise and mlock;
+    mprotect has rules of its own.  ``anon_name`` None keeps the name.
     """
     mm = vma.vm_mm
     name = vma.anon_name if anon_name is None else anon_name or None

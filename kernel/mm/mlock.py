@@ -2,8 +2,8 @@
 
 Models ``mm/mlock.c`` of 2.6.9 and of Linux 6, and ``mm_populate`` (mm/gup.c).  Manual: mlock(2).
 
-The eras differ (RMAP.md 1.1, vectors/README.md): 2.6 goes area by area - set VM_LOCKED, split, fault that area's pages in, go on - and never
-joins; Linux 6 changes all flags first, joining areas, and then faults everything in.
+The eras differ (RMAP.md 1.1, tests/data/vectors): 2.6 goes area by area - set VM_LOCKED, split, fault that area's pages
+in, go on - and never joins; Linux 6 changes all flags first, joining areas, and then faults everything in.
 
 Deliberate difference: one PG_mlocked bit a page instead of a count of the locked areas that map it.
 """
@@ -65,7 +65,8 @@ def populate_vma(vma: Vma, start: int, end: int) -> None:
 
 
 def _populate_or_fail(mm: MmStruct, start: int, end: int) -> None:
-    """``__mm_populate`` and ``__mlock_posix_error_return``: ENOMEM for what cannot be present, EAGAIN without memory."""
+    """``__mm_populate`` and ``__mlock_posix_error_return``: ENOMEM for what cannot be present, EAGAIN without memory.
+    """
     vma = mm.areas.find_vma(start)
     while vma is not None and vma.vm_start < end:
         try:

@@ -1,11 +1,11 @@
 """mmap: where, with which flags, and joined to what.
 
 Models ``do_mmap`` and ``mmap_region`` (mm/mmap.c, mm/vma.c), ``get_unmapped_area`` (arch/x86/kernel/sys_x86_64.c),
-``expand_stack``, ``insert_vm_struct``, ``_install_special_mapping`` and ``mmap_base`` (arch/x86/mm/mmap.c).  Manual: mmap(2).
-Errors come in the order of Linux 6.18.
+``expand_stack``, ``insert_vm_struct``, ``_install_special_mapping`` and ``mmap_base`` (arch/x86/mm/mmap.c).  Manual:
+mmap(2). Errors come in the order of Linux 6.18.
 
-Deliberate differences: no hugetlb pool (MAP_HUGETLB: ENOMEM), so no alignment to huge pages either; MAP_DENYWRITE, MAP_EXECUTABLE
-and MAP_STACK are ignored as in Linux; MAP_SYNC is not supported by any file.
+Deliberate differences: no hugetlb pool (MAP_HUGETLB: ENOMEM), so no alignment to huge pages either; MAP_DENYWRITE,
+MAP_EXECUTABLE and MAP_STACK are ignored as in Linux; MAP_SYNC is not supported by any file.
 """
 
 from __future__ import annotations
@@ -266,9 +266,8 @@ def _count_overlap(vma: Vma | None, start: int, end: int) -> tuple[int, int]:
 def vm_mmap(mm: MmStruct, request: MmapRequest) -> int:
     """``vm_mmap_pgoff``: :func:`do_mmap`, then the pages that MAP_POPULATE and locked memory want present."""
     addr = do_mmap(mm, request)
-    if request.flags & (_MAP_POPULATE | _MAP_NONBLOCK) == _MAP_POPULATE:
-        mm_populate(mm, addr, request.len_bytes)
-    elif (request.flags & _MAP_LOCKED) | (mm.def_flags & VM_LOCKED):
+    wanted = request.flags & (_MAP_POPULATE | _MAP_NONBLOCK) == _MAP_POPULATE
+    if wanted or request.flags & _MAP_LOCKED or mm.def_flags & VM_LOCKED:
         mm_populate(mm, addr, request.len_bytes)
     return addr
 
@@ -362,7 +361,9 @@ def expand_stack(vma: Vma, addr: int) -> None:
 
 
 def insert_vm_struct(mm: MmStruct, vma: Vma) -> None:
-    """Add an area made by the kernel (exec's stack, special mappings).  ENOMEM if the place is taken or memory refused."""
+    """Add an area made by the kernel (exec's stack, special mappings).  ENOMEM if the place is taken or memory
+    refused.
+    """
     nr_pages = (vma.vm_end - vma.vm_start) >> PAGE_SHIFT
     if mm.areas.find_intersection(vma.vm_start, vma.vm_end) is not None:
         raise KernelError(Errno.ENOMEM, "place is taken")

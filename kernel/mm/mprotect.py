@@ -1,7 +1,7 @@
 """mprotect: change protection area by area, joining and splitting as the era does.
 
-Models ``do_mprotect_pkey`` and ``mprotect_fixup`` (mm/mprotect.c): today's, 2.6.7's (rmap 36) and the older shape of 2.6.6 and
-2.6.5-aa (``mprotect_attempt_merge``).  RMAP.md section 1.2.  Manual: mprotect(2).
+Models ``do_mprotect_pkey`` and ``mprotect_fixup`` (mm/mprotect.c): today's, 2.6.7's (rmap 36) and the older shape of
+2.6.6 and 2.6.5-aa (``mprotect_attempt_merge``).  RMAP.md section 1.2.  Manual: mprotect(2).
 
 A range with a hole, or that fails later for another reason, has its first part changed: as Linux.
 
@@ -21,7 +21,6 @@ from kernel.mm.types import (
     PAGE_MASK,
     PAGE_SHIFT,
     PAGE_SIZE,
-    TASK_SIZE,
     VM_ACCESS_FLAGS,
     VM_ACCOUNT,
     VM_GROWSDOWN,

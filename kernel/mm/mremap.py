@@ -1,7 +1,7 @@
 """mremap: the parts that all rule sets share, and the way to the chosen one.
 
-Models ``copy_vma`` (mm/mmap.c) and ``move_vma`` (mm/mremap.c).  Manual: mremap(2).  What is accepted, in which order it is
-checked and what has been destroyed when it fails differs: mremap_2_6.py, mremap_6.py.  RMAP.md section 9.
+Models ``copy_vma`` (mm/mmap.c) and ``move_vma`` (mm/mremap.c).  Manual: mremap(2).  What is accepted, in which order
+it is checked and what has been destroyed when it fails differs: mremap_2_6.py, mremap_6.py.  RMAP.md section 9.
 
 Deliberate difference: a range that merges into an unfaulted neighbour gives it its anon_vma in every profile, unless
 ``--bug mremap-twin`` asks for the historic behaviour (RMAP.md section 12, item 1a).

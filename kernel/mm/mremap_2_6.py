@@ -1,8 +1,8 @@
 """mremap as 2.6.7 to 2.6.9 had it.
 
-Models ``do_mremap`` of mm/mremap.c, 2.6.9; the numbers below are the rows of RMAP.md section 9.1.  What surprises: the source is
-looked up only when the range grows or moves; the target of MREMAP_FIXED is gone before anything is known about
-the source; old_len 0 maps private memory a second time; growth in place never joins the next area.
+Models ``do_mremap`` of mm/mremap.c, 2.6.9; the numbers below are the rows of RMAP.md section 9.1.  What surprises: the
+source is looked up only when the range grows or moves; the target of MREMAP_FIXED is gone before anything is known
+about the source; old_len 0 maps private memory a second time; growth in place never joins the next area.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """mremap as 6.1 and as 6.17 have it.
 
-Models ``mm/mremap.c`` of Linux 6.1 (``mremap_to``, ``vma_to_resize``) and of 6.17 (``check_prep_vma``, ``remap_move``).  RMAP.md
-sections 9.2 and 9.3.  Manual: mremap(2).
+Models ``mm/mremap.c`` of Linux 6.1 (``mremap_to``, ``vma_to_resize``) and of 6.17 (``check_prep_vma``,
+``remap_move``).  RMAP.md sections 9.2 and 9.3.  Manual: mremap(2).
 
-The two differ in when a range that spans areas is refused: 6.1 has then unmapped the target already; 6.17 looks first, and moves
-a range of many areas with MREMAP_FIXED and equal lengths piece by piece, gaps kept (earlier pieces stay moved when
-a later one fails).
+The two differ in when a range that spans areas is refused: 6.1 has then unmapped the target already; 6.17 looks first,
+and moves a range of many areas with MREMAP_FIXED and equal lengths piece by piece, gaps kept (earlier pieces stay
+moved when a later one fails).
 
 Deliberate difference: no userfaultfd, no huge pages.
 """
@@ -210,7 +210,8 @@ def _move_many(mm: MmStruct, request: MremapRequest) -> int:
         gap = vma.vm_start - last_end if last_end >= 0 else 0
         last_end = vma.vm_end
         addr = max(vma.vm_start, start)
-        piece = MremapRequest(addr, min(end, vma.vm_end) - addr, min(end, vma.vm_end) - addr, request.flags, target + gap)
+        length = min(end, vma.vm_end) - addr
+        piece = MremapRequest(addr, length, length, request.flags, target + gap)
         _check_not_sealed(vma)
         _check_resize(mm, vma, addr, piece.old_len, piece.new_len, piece.flags)
         target = _mremap_to_6_17(mm, piece) + piece.new_len

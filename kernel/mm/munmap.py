@@ -2,7 +2,8 @@
 
 Models ``do_munmap`` (mm/mmap.c of 2.6) and ``do_vmi_align_munmap`` (mm/vma.c).  Manual: munmap(2).
 
-Order (RMAP.md section 1.4): areas leave the mm, then their PTEs go, and only then do they leave their anon_vma and file.
+Order (RMAP.md section 1.4): areas leave the mm, then their PTEs go, and only then do they leave their anon_vma and
+file.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from kernel.profile import MergeRules
 
 
 def do_munmap(mm: MmStruct, start: int, len_bytes: int) -> None:
-    """Unmap ``[start, start + len_bytes)``; a range without areas is no error.  EINVAL, ENOMEM (too many areas), EPERM."""
+    """Unmap ``[start, start + len_bytes)``; a range without areas is no error.  EINVAL, ENOMEM (too many areas),
+    EPERM.
+    """
     if start & ~PAGE_MASK:
         raise KernelError(Errno.EINVAL, "address not page aligned")
     if start > TASK_SIZE or len_bytes > TASK_SIZE - start:

@@ -154,6 +154,8 @@ class MmStruct:
         self.def_flags = 0
         """VM_LOCKED | VM_LOCKONFAULT after mlockall(MCL_FUTURE)."""
         self.dumpable = 1
+        self.membarrier_state = 0
+        """MEMBARRIER_CMD_REGISTER_* that were asked for."""
         self.rmap: Any = None
         """Per-mm object of the rmap policy (anonmm, the one anon_vma)."""
         self.id = kernel.next_mm_id()

@@ -1,6 +1,6 @@
 """Scripts of memory operations over a kernel without a processor: what the historic kernels were asked, and more.
 
-``run_script(script, profile=...)`` gives the text that /work/shared/vectors records.  Operations (pages count from a fixed
+``run_script(script, profile=...)`` gives the text that the recorded answers hold.  Operations (pages count from a fixed
 base; all mappings private, anonymous, MAP_FIXED unless said otherwise)::
 
     m:i:n:PROT[:N]      mmap n pages at page i (N: MAP_NORESERVE)         u:i:n  munmap        p:i:n:PROT  mprotect
@@ -158,7 +158,9 @@ class Script:
         return " ".join(["areas", *parts])
 
     def data(self) -> str:
-        """``data`` and the first byte of every readable page that is not zero.  Reads fault pages in, as the original's did."""
+        """``data`` and the first byte of every readable page that is not zero.  Reads fault pages in, as the
+        original's did.
+        """
         parts = []
         for vma in self.mm.areas:
             if not vma.vm_flags & 7:
@@ -172,7 +174,9 @@ class Script:
         return " ".join(["data", *parts])
 
 
-def run_script(script: list[str], profile: str, bugs: tuple[str, ...] = (), after_step: Any = None, **parts: str) -> str:
+def run_script(
+    script: list[str], profile: str, bugs: tuple[str, ...] = (), after_step: Any = None, **parts: str
+) -> str:
     """The whole output of ``script`` on a fresh kernel, the final areas and data included."""
     kernel = make_kernel(1024, profile, **({"bugs": bugs} if bugs else {}), **parts)  # type: ignore[arg-type]
     runner = Script(kernel)

@@ -1,10 +1,11 @@
 """anon_vma as one list of areas: rmap 39, Andrea Arcangeli's sharing, rmap 40, and the extreme of one for all.
 
-Models ``mm/rmap.c`` of 2.6.7 (``anon_vma_prepare``, ``__anon_vma_merge``, ``anon_vma_unlink``), ``find_mergeable_anon_vma`` of
-``mm/mmap.c`` and, for AT_MERGE, the ``anon_vma`` cache of 2.6.5-aa's ``vma_merge``.  RMAP.md sections 4 to 7.
+Models ``mm/rmap.c`` of 2.6.7 (``anon_vma_prepare``, ``__anon_vma_merge``, ``anon_vma_unlink``),
+``find_mergeable_anon_vma`` of ``mm/mmap.c`` and, for AT_MERGE, the ``anon_vma`` cache of 2.6.5-aa's ``vma_merge``.
+RMAP.md sections 4 to 7.
 
-Invariants (checked): an anonymous page in area V has ``mapping`` V.anon_vma and ``index`` (address - vm_start) in pages +
-vm_pgoff; an area with ``anon_vma`` set is on that list exactly once; a list in use is never empty.
+Invariants (checked): an anonymous page in area V has ``mapping`` V.anon_vma and ``index`` (address - vm_start) in
+pages + vm_pgoff; an area with ``anon_vma`` set is on that list exactly once; a list in use is never empty.
 
 Deliberate differences: the list is a dict in order of insertion, walked backwards (Linux adds at the head);
 ``Sharing.ALL`` never existed in any kernel.
@@ -246,7 +247,9 @@ def _differ_in_protection_only(vma: Vma, near: Vma) -> bool:
 
 
 def _differ_in_flags_only(new: Vma, lower: Vma, upper: Vma) -> bool:
-    """2.6.5-aa's test: ``lower`` and ``upper`` (one of them is ``new``) would merge if their flags agreed, and they do not."""
+    """2.6.5-aa's test: ``lower`` and ``upper`` (one of them is ``new``) would merge if their flags agreed, and they do
+    not.
+    """
     near = upper if lower is new else lower
     return (
         near.vm_flags != new.vm_flags

@@ -1,14 +1,14 @@
 """anon_vma_chain: a child has its own anon_vma, and links to all those whose pages it may still map.
 
-Models ``mm/rmap.c`` of Linux 6 (``__anon_vma_prepare``, ``anon_vma_clone``, ``anon_vma_fork``, ``unlink_anon_vmas``) and
-``is_mergeable_anon_vma`` in its two forms (3.0 to 6.15; 6.16 and later).  RMAP.md section 8.
+Models ``mm/rmap.c`` of Linux 6 (``__anon_vma_prepare``, ``anon_vma_clone``, ``anon_vma_fork``, ``unlink_anon_vmas``)
+and ``is_mergeable_anon_vma`` in its two forms (3.0 to 6.15; 6.16 and later).  RMAP.md section 8.
 
-``vma.anon_vma`` is where new pages go.  ``vma.anon_vma_chain`` holds one :class:`AnonVmaChain` for it and one for each ancestor
-whose pages the area may map, the newest last (Linux: newest first).
+``vma.anon_vma`` is where new pages go.  ``vma.anon_vma_chain`` holds one :class:`AnonVmaChain` for it and one for each
+ancestor whose pages the area may map, the newest last (Linux: newest first).
 
-Invariants (checked): an area with an anon_vma has exactly one link to it; equal anon_vmas mean equal chains; ``num_active_vmas``
-counts the areas whose ``anon_vma`` it is, ``num_children`` its children (a root counts itself); an anon_vma without links
-is freed; anon_vmas are at most twice the areas linked.
+Invariants (checked): an area with an anon_vma has exactly one link to it; equal anon_vmas mean equal chains;
+``num_active_vmas`` counts the areas whose ``anon_vma`` it is, ``num_children`` its children (a root counts itself); an
+anon_vma without links is freed; anon_vmas are at most twice the areas linked.
 
 Deliberate differences: no locks, no RCU reference counts; the tree is an index of sorted blocks.
 """

@@ -1,14 +1,14 @@
 """anonmm: one object for each address space; a page is at the same address in all of an exec family.
 
-Models ``mm/rmap.c`` of rmap 10 to 37 (``struct anonmm``, ``exec_rmap``, ``dup_rmap``, ``exit_rmap``, ``mremap_move_anon_rmap``).
-RMAP.md section 3.
+Models ``mm/rmap.c`` of rmap 10 to 37 (``struct anonmm``, ``exec_rmap``, ``dup_rmap``, ``exit_rmap``,
+``mremap_move_anon_rmap``). RMAP.md section 3.
 
-Invariants: all address spaces of one exec are on one ring, the head first, forks at the tail; every mapping of an anonymous page
-is at the page's ``index`` (here a byte address) in each of them.
+Invariants: all address spaces of one exec are on one ring, the head first, forks at the tail; every mapping of an
+anonymous page is at the page's ``index`` (here a byte address) in each of them.
 
-Linux counts references: one for the mm, one for each page, and on the head one for each member.  Here Python's references
-are those counts: pages hold theirs in ``MemMap.mapping``, members hold the head, the ring holds members weakly once their
-mm is gone; so a dead member leaves the ring with its last page.
+Linux counts references: one for the mm, one for each page, and on the head one for each member.  Here Python's
+references are those counts: pages hold theirs in ``MemMap.mapping``, members hold the head, the ring holds members
+weakly once their mm is gone; so a dead member leaves the ring with its last page.
 
 Deliberate difference: page_referenced re-homed pages of a dead mm to the first mm found; the walk here does it.
 """

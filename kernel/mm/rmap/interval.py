@@ -1,7 +1,7 @@
 """The areas of one anon_vma by page offset: who contains page ``index``?
 
-Models ``mm/interval_tree.c`` (``anon_vma_interval_tree_*``): an order by first page, then by age, with the greatest last page kept
-for stretches of the order, so that a query looks at hits and at few others.
+Models ``mm/interval_tree.c`` (``anon_vma_interval_tree_*``): an order by first page, then by age, with the greatest
+last page kept for stretches of the order, so that a query looks at hits and at few others.
 
 Deliberate difference: sorted blocks instead of a red-black tree (as kernel/mm/area.py).
 """

@@ -1,7 +1,7 @@
 """What a reverse-mapping policy is: the hooks that the rest of memory management calls.
 
-Models the seams between ``mm/rmap.c`` and its callers through the years (RMAP.md section 1.5 names them).  Callers never
-ask which policy is in force; what differs is behind these hooks and the class attributes below.
+Models the seams between ``mm/rmap.c`` and its callers through the years (RMAP.md section 1.5 names them).  Callers
+never ask which policy is in force; what differs is behind these hooks and the class attributes below.
 
 A policy answers one question, :meth:`RmapPolicy.walk`: where may this page be mapped?  It *proposes* (mm, address)
 pairs; the caller checks each against the page tables.  A policy that proposes too much costs time, one that proposes
@@ -34,8 +34,8 @@ ANON_VMA_PREPARE = Tracepoint("rmap:anon_vma_prepare", "vma how anon_vma")
 MERGE_REFUSED = Tracepoint(
     "mm:merge_refused", "mm area near reason anon_vma near_anon_vma first_write near_first_write"
 )
-"""Two touching areas stay apart (kernel/mm/merge.py).  ``reason``: flags, file, close, policy, anon_name, pgoff, anon_vma.
-While it is on, first writes are kept on the areas (:class:`FirstWrite`)."""
+"""Two touching areas stay apart (kernel/mm/merge.py).  ``reason``: flags, file, close, policy, anon_name, pgoff,
+anon_vma. While it is on, first writes are kept on the areas (:class:`FirstWrite`)."""
 
 
 class MoveResult(Enum):

@@ -2,14 +2,14 @@
 
 Models ``mm/rmap.c`` to 2.6.6 (``page_add_rmap``, ``page_remove_rmap``, ``struct pte_chain``).  RMAP.md section 2.
 
-``page->pte`` is nothing, one PTE (PG_direct), or a chain of blocks of ``NRPTE`` slots.  Here it is one word a page: 0, the word
-index of the PTE, or -1 with the slots in a list beside (only the number of blocks matters, for the cost; the newest slot is
-taken first, as from the head block).
+``page->pte`` is nothing, one PTE (PG_direct), or a chain of blocks of ``NRPTE`` slots.  Here it is one word a page: 0,
+the word index of the PTE, or -1 with the slots in a list beside (only the number of blocks matters, for the cost; the
+newest slot is taken first, as from the head block).
 
 Invariant: exactly one slot for each present PTE of each page (swap entries have none).
 
-Deliberate differences: the whole of 2.6.6's file and anonymous memory hangs on chains here, as in 2.6.6 (the page cache was not yet
-walked by object); the walk looks the area up only when it proposes, as try_to_unmap did.
+Deliberate differences: the whole of 2.6.6's file and anonymous memory hangs on chains here, as in 2.6.6 (the page
+cache was not yet walked by object); the walk looks the area up only when it proposes, as try_to_unmap did.
 """
 
 from __future__ import annotations
