@@ -39,7 +39,7 @@ SWAPFILE_CLUSTER = 256
 """Slots that are handed out one after the other before a new empty stretch is looked for."""
 
 _EMPTY_CLUSTER = bytes(SWAPFILE_CLUSTER)
-_SIGNATURE = b"SWAPSPACE2"
+SIGNATURE = b"SWAPSPACE2"
 _HEADER = struct.Struct("<III16s16s")  # at byte 1024: version, last_page, nr_badpages, uuid, volume name
 
 
@@ -64,13 +64,13 @@ def mkswap(nr_pages: int, uuid: bytes = bytes(16), label: bytes = b"") -> bytes:
     """The first page of a swap area of ``nr_pages``, as mkswap(8) writes it."""
     page = bytearray(PAGE_SIZE)
     _HEADER.pack_into(page, 1024, 1, nr_pages - 1, 0, uuid, label)
-    page[PAGE_SIZE - len(_SIGNATURE) :] = _SIGNATURE
+    page[PAGE_SIZE - len(SIGNATURE) :] = SIGNATURE
     return bytes(page)
 
 
 def read_swap_header(page: bytes, nr_pages: int) -> int:
     """``read_swap_header``: how many pages of a device of ``nr_pages`` may be used, the header included; EINVAL."""
-    if page[PAGE_SIZE - len(_SIGNATURE) :] != _SIGNATURE:
+    if page[PAGE_SIZE - len(SIGNATURE) :] != SIGNATURE:
         raise KernelError(Errno.EINVAL, "no swap signature")
     version, last_page, nr_badpages, _uuid, _label = _HEADER.unpack_from(page, 1024)
     if version != 1:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kernel.abi.errno import KernelError
+from kernel.abi.errno import Errno, KernelError
 from kernel.mm.page import PfnArray, PG_dirty, PG_swapbacked, PG_swapcache, PG_uptodate
 from kernel.mm.swap import SWAP_OFFSET_MASK
 
@@ -30,8 +30,11 @@ _NOT_SWAPCACHE = ~PG_swapcache & 0xFFFF_FFFF
 _NEW_CACHE_PAGE = PG_swapcache | PG_swapbacked | PG_uptodate
 
 
-class SwapReadError(Exception):
-    """The device could not read the page that a fault needs."""
+class SwapReadError(KernelError):
+    """The device could not read the page that is wanted."""
+
+    def __init__(self) -> None:
+        super().__init__(Errno.EIO, "swap cannot be read")
 
 
 class SwapCache:

@@ -1,7 +1,7 @@
 """All swap areas of the machine: handing out slots, counting references, swapon, /proc/swaps.
 
 Models ``mm/swapfile.c`` (2.6.7 for the rules, today's names where they are better known).  The swap cache is in
-swap_state.py, swap-in in swapin.py, swapoff's search for pages in swapoff.py.
+swap_state.py, swap-in in swapin.py, the system calls in swapon.py and swapoff.py.
 
 :class:`SwapSystem` is the ``SwapOps`` that page-table code sees (``pages.swap``); there a swap entry is a PTE.
 Everywhere else it is an *entry* (swap.py).  Changes of many PTEs are done with NumPy when they all belong to one
@@ -58,6 +58,8 @@ class SwapSystem:
         self._least_priority = _LEAST_PRIORITY
         self.io = SwapIo(kernel)
         self.cache = SwapCache(kernel, self)
+        self.devices: dict[bytes, SwapDevice] = {}
+        """The machine's own swap devices, by the names under which programs know them."""
         self.total_swap_pages = 0
         self.nr_swap_pages = 0
         """Free slots."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kernel.abi.errno import Errno, KernelError
+from kernel.abi.errno import KernelError
 from kernel.mm.page import (
     PG_active,
     PG_anon,
@@ -43,17 +43,14 @@ def do_swap_page(swap: SwapSystem, vma: Vma, vaddr: int, index: int, pte: int, a
     if not pfn:
         try:
             pfn = cache.swapin_readahead(entry)
-        except KernelError:
-            return OOM if q[index] == pte else MINOR
         except SwapReadError:
             return SIGBUS_ADRERR
+        except KernelError:
+            return OOM if q[index] == pte else MINOR
         if not pfn or q[index] != pte:
             return MINOR
         result = MAJOR
-    policy = kernel.policy
-    if vma.anon_vma is None and policy.needs_anon_vma:
-        policy.anon_vma_prepare(vma, vaddr)  # only a defect (--bug) can have lost it
-    if policy.must_copy_on_swap_in(pfn, vma, vaddr):
+    if kernel.policy.must_copy_on_swap_in(pfn, vma, vaddr):
         copy_on_swap_in(swap, vma, vaddr, index, pte, pfn)
         return result
     shared = map_swapped_page(swap, vma, vaddr, index, pte, pfn, access)
@@ -65,11 +62,13 @@ def do_swap_page(swap: SwapSystem, vma: Vma, vaddr: int, index: int, pte: int, a
 def map_swapped_page(swap: SwapSystem, vma: Vma, vaddr: int, index: int, pte: int, pfn: int, access: int) -> bool:
     """Replace swap entry ``pte`` by the page ``pfn`` of the swap cache; is the page shared with others?
 
-    Never allocates.  Writable only for a write to a page that nobody else can get at.
+    Takes no frame.  Writable only for a write to a page that nobody else can get at.
     """
     kernel = swap.kernel
     pages, policy, mm = kernel.pages, kernel.policy, vma.vm_mm
     flags, vm_flags = pages.flags, vma.vm_flags
+    if vma.anon_vma is None and policy.needs_anon_vma:
+        policy.anon_vma_prepare(vma, vaddr)  # only a defect (--bug) can have lost it
 
     swap.free(pte >> PTE_ENTRY_SHIFT)
     exclusive = swap.cache.can_share(pfn)
@@ -134,15 +133,10 @@ def copy_on_swap_in(swap: SwapSystem, vma: Vma, vaddr: int, index: int, pte: int
 def shmem_swapin(swap: SwapSystem, mapping: AddressSpace, pgoff: int) -> int:
     """Bring page ``pgoff`` of a shmem mapping back into its page cache.  KernelError: ENOMEM, EIO."""
     pages = swap.kernel.pages
+    entry = mapping.swapped[pgoff]
     pfn = 0
     while not pfn:
-        entry = mapping.swapped[pgoff]
-        pfn = swap.cache.lookup(entry)
-        if not pfn:
-            try:
-                pfn = swap.cache.swapin_readahead(entry)
-            except SwapReadError as error:
-                raise KernelError(Errno.EIO, "swap cannot be read") from error
+        pfn = swap.cache.lookup(entry) or swap.cache.swapin_readahead(entry)
     # From the swap cache to the page cache: the slot and its copy are given up, so the page is dirty.
     pages.get_page(pfn)
     del mapping.swapped[pgoff]

@@ -290,6 +290,7 @@ class Reclaim:
                 nr_anon_freed += flags[pfn] & PG_swapcache != 0
                 if self._free_clean(pfn):
                     gone.add(pfn)
+        rmap.flush()
         putback = self._lru.putback
         for pfn in page_list:
             if pfn not in gone:
