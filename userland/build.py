@@ -31,6 +31,7 @@ LINK = [
     "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none", "-Wl,-z,noexecstack", "-Wl,-z,max-page-size=4096",
     "-Wl,--fatal-warnings", "-Wl,--gc-sections",
 ]  # fmt: skip
+RUNTIME = ("start.S", "mini.c", "guard.c", "areas.c", "pattern.c")
 FAST = ("bench_", "mem_")
 """Programs whose speed matters are optimised; the others stay readable in a trace, line by line."""
 
@@ -48,7 +49,7 @@ def compiler() -> str:
 def build(source: Path, target: Path) -> None:
     """One program: its source and, when it has a ``main``, the runtime in ``lib/``."""
     root = USERLAND.parent
-    runtime = [USERLAND / "lib" / name for name in ("start.S", "mini.c", "guard.c", "areas.c", "pattern.c")] if source.suffix == ".c" else []
+    runtime = [USERLAND / "lib" / name for name in RUNTIME] if source.suffix == ".c" else []
     optimise = "-O2" if source.name.startswith(FAST) else "-Og"
     inputs = [str(path.relative_to(root)) for path in (source, *runtime)]
     command = ["gcc", *COMPILE, optimise, f"-ffile-prefix-map={root}=.", *LINK, *inputs, "-o", str(target)]

@@ -1,0 +1,2 @@
+while IFS=, read -r a b c; do echo "$c-$b-$a"; done
+echo end
