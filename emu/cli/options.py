@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from emu.cli.status import CommandError
+
 if TYPE_CHECKING:
     from emu.machine import MachineConfig
 
@@ -171,6 +173,8 @@ def take_common(values: dict[str, Any]) -> CommonOptions:
     environment = {} if values.pop("clear_env") else dict(os.environ)
     environment.update(values.pop("env"))
     stats, quiet, color = values.pop("stats"), values.pop("quiet"), values.pop("color")
+    if stats:
+        _check_can_write("--stats", stats)
     try:
         config = MachineConfig(
             writable=list(values.pop("writable")),
@@ -181,6 +185,15 @@ def take_common(values: dict[str, Any]) -> CommonOptions:
     except ValueError as error:
         raise click.UsageError(str(error), click.get_current_context()) from error
     return CommonOptions(config, stats, quiet, color)
+
+
+def _check_can_write(option: str, path: str) -> None:
+    """Find out before the run, not after it, that the result has no place."""
+    try:
+        with open(path, "a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        raise CommandError(f"{option}: {path}: {error.strerror}") from error
 
 
 def _check_interval(value: str | None) -> int:

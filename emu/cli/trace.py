@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -12,13 +13,22 @@ import click
 from emu.cli.options import GuestCommand, machine_options, program_argument, take_common
 from emu.cli.session import load, power_on, report_end, run
 from emu.cli.status import CommandError
+from emu.trace.text import COLUMNS
 
 if TYPE_CHECKING:
     from emu.machine import MachineConfig
     from emu.trace.session import Filter, Sink
 
 
-@click.command("trace", cls=GuestCommand)
+def _legend() -> str:
+    rows = [f"{name:<12} {meaning}" for name, _, meaning in COLUMNS]
+    wrapped = [line for row in rows for line in textwrap.wrap(row, 100, subsequent_indent=" " * 13)]
+    return "\b\nColumns of a fault (text), two spaces or more between them, - for nothing:\n" + "\n".join(
+        "  " + line for line in wrapped
+    )
+
+
+@click.command("trace", cls=GuestCommand, epilog=_legend())
 @click.option(
     "-e",
     "--events",
@@ -48,7 +58,7 @@ if TYPE_CHECKING:
     "kinds",
     multiple=True,
     metavar="KIND,...",
-    help="Only faults of these kinds (see below), or major, or bad.",
+    help="Only faults of these kinds (see below); also major, bad.",
 )
 @click.option(
     "--syscall",
