@@ -23,6 +23,7 @@ from kernel.task.futex import FutexTable
 from kernel.task.pid import PidTable
 from kernel.task.sched import Scheduler
 from kernel.task.timers import Timers
+from kernel.vdso import Vdso
 
 if TYPE_CHECKING:
     from kernel.fs.tty import Console
@@ -94,6 +95,7 @@ class Kernel:
         self.pids = PidTable()
         self.tasks = self.pids.tasks
         self.sched = Scheduler(self)
+        self.vdso = Vdso(self)
         self.init_task = create_init_task(self)
         self.vfs: Vfs
         self.console: Console

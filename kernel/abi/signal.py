@@ -228,8 +228,8 @@ class SigInfo:
     """``kernel_siginfo_t``: why a signal was sent.  The guest sees the fields that ``(signo, code)`` selects."""
 
     __slots__ = (
-        "addr", "band", "charged_uid", "code", "errno", "fd", "overrun", "pid", "raw", "signo", "status", "stime", "tid", "timer",
-        "uid", "utime", "value",
+        "addr", "band", "charged_uid", "code", "errno", "fd", "overrun", "pid", "raw", "signo", "status", "stime",
+        "tid", "timer", "uid", "utime", "value",
     )  # fmt: skip
 
     def __init__(

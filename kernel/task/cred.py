@@ -125,32 +125,30 @@ def fix_setfsuid(old: Cred, new: Cred) -> None:
 def exec_creds(old: Cred, new_euid: int, new_egid: int, no_new_privs: bool) -> tuple[Cred, bool]:
     """Credentials after execve of a file whose set-id bits ask for ``new_euid`` and ``new_egid``; and AT_SECURE.
 
-    cap_bprm_creds_from_file() without file capabilities: P'(ambient) = P(ambient) unless identities change,
-    P'(permitted) = P(inheritable) & F(inheritable) | F(permitted) & bset | P'(ambient), where root's files have all.
+    cap_bprm_creds_from_file() without file capabilities: root's files have all, others none;
+    P'(permitted) = F(permitted) & bset | P(inheritable) & F(inheritable) | P'(ambient).
     """
     new = old.copy()
     new.euid, new.egid = new_euid, new_egid
-    is_setid = (new_euid, new_egid) != (old.uid, old.gid)
-    raises_id = new_euid != old.euid or new_egid != old.egid
-    permitted = 0
+    new.cap_permitted = 0
     effective = False
     if not old.securebits & SECURE_NOROOT:
-        if new.euid == 0 or new.uid == 0:
-            permitted = old.cap_bset | old.cap_inheritable
+        if 0 in (new.euid, new.uid):
+            new.cap_permitted = old.cap_bset | old.cap_inheritable
         effective = new.euid == 0
-    if raises_id and no_new_privs:
-        new.euid, new.egid = old.euid, old.egid
-        permitted &= old.cap_permitted
-    if raises_id:
-        new.cap_ambient = 0
+    id_changed = new.euid != old.euid or not (new.egid == old.fsgid or new.egid in old.groups)
+    if no_new_privs and (id_changed or new.cap_permitted & ~old.cap_permitted):
+        new.euid, new.egid = new.uid, new.gid
+        new.cap_permitted &= old.cap_permitted
     new.suid = new.fsuid = new.euid
     new.sgid = new.fsgid = new.egid
-    new.cap_permitted = permitted | new.cap_ambient
+    if id_changed:
+        new.cap_ambient = 0
+    new.cap_permitted |= new.cap_ambient
     new.cap_effective = new.cap_permitted if effective else new.cap_ambient
     new.securebits &= ~SECURE_KEEP_CAPS
-    secure = is_setid and (new.euid != new.uid or new.egid != new.gid)
-    if new.uid != 0 and (effective or new.cap_permitted != new.cap_ambient):
-        secure = True
+    grew = effective or new.cap_permitted & ~new.cap_ambient != 0
+    secure = id_changed or new.euid != old.uid or new.egid != old.gid or (new.uid != 0 and grew)
     return new, secure
 
 

@@ -149,6 +149,10 @@ def _exit_timers(task: Task) -> None:
         signal.real_timer = None
     for timer in list(signal.posix_timers.values()):
         timer.delete()
+    for cpu_timer in list(signal.cpu_timers):
+        cpu_timer.cancel()
+    if signal.cpu_event is not None:
+        signal.cpu_event.cancel()
 
 
 def mm_release(task: Task) -> None:

@@ -38,6 +38,7 @@ from kernel.hardware import Reg
 from kernel.mm.exit import mmget
 from kernel.mm.fork import dup_mm
 from kernel.mm.usercopy import put_user_u32
+from kernel.task.cpu_timers import update_rlimit_cpu
 from kernel.task.cred import Cred, capable
 from kernel.task.pidfd import PIDFD_THREAD, PidFile
 from kernel.task.sched import fatal_signal_pending
@@ -301,3 +302,4 @@ def _join_family(task: Task, child: Task, args: CloneArgs) -> None:
     new.oom_score_adj = signal.oom_score_adj
     child.parent.children[child] = None
     _attach_process(child, signal.pgrp, signal.session)
+    update_rlimit_cpu(new)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from kernel.task.cpu_timers import arm_cpu_event
 from kernel.task.task import (
     TIF_NEED_RESCHED,
     TIF_NOTIFY_RESUME,
@@ -96,6 +97,8 @@ class Scheduler:
         clock = self.kernel.clock
         self._exec_start_ns = clock.now_ns()
         self._charged_start_ns = clock.charged_ns
+        if task.signal.cpu_timers:
+            arm_cpu_event(task.signal)
         return task
 
     def _requeue(self, task: Task) -> None:

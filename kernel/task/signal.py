@@ -360,6 +360,23 @@ def send_signal(task: Task, info: SigInfo, *, group: bool = True, force: bool = 
     return True
 
 
+def send_sigqueue(task: Task, info: SigInfo, *, group: bool) -> bool:
+    """A POSIX timer's signal: queued even if the same signal waits already.  False: it is ignored."""
+    if not _prepare_signal(task, info.signo, force=False):
+        if SIGNAL_GENERATE.on:
+            SIGNAL_GENERATE.emit(task, info, group, "ignored")
+        return False
+    pending = task.signal.shared_pending if group else task.pending
+    if SIGNAL_GENERATE.on:
+        SIGNAL_GENERATE.emit(task, info, group, "delivered")
+    if task.sighand.signalfd_wqh:
+        task.sighand.signalfd_wqh.wake_up()
+    pending.queue.append(info)
+    pending.signal |= sigmask(info.signo)
+    _complete_signal(task, info.signo, group)
+    return True
+
+
 def _wants_signal(task: Task, sig: int) -> bool:
     if task.blocked & sigmask(sig) or task.exiting:
         return False

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kernel.hardware import Registers
     from kernel.kernel import Kernel
     from kernel.mm.types import MmStruct
+    from kernel.task.cpu_timers import CpuTimer
     from kernel.task.cred import Cred
     from kernel.task.itimers import CpuItimer
     from kernel.task.posix_timers import PosixTimer
@@ -148,8 +149,7 @@ class SignalStruct:
         self.group_stop_count = 0
         self.curr_target: Task = leader
         """The thread that took the last signal sent to the process."""
-        self.exec_task: Task | None = None
-        """The thread whose execve is ending the others."""
+
         self.wait_chldexit = WaitQueue()
         self.wait_pidfd = WaitQueue()
         """Woken when the process has exited: pidfds poll on it."""
@@ -173,10 +173,11 @@ class SignalStruct:
         self.prof_timer: CpuItimer | None = None
         self.posix_timers: dict[int, PosixTimer] = {}
         self.next_posix_timer_id = 0
-        self.cpu_timers: list[PosixTimer] = []
-        """Armed POSIX timers on CPU clocks of this process or its threads."""
-        self.cputime_expires_ns: int | None = None
-        """No CPU timer of this process is due before its CPU time has reached this."""
+        self.cpu_timers: list[CpuTimer] = []
+        """Armed deadlines on CPU clocks of this process or its threads."""
+        self.cpu_event: Timer | None = None
+        """The kernel timer that looks at them, armed while a thread of the process has the processor."""
+        self.rlimit_timer: CpuTimer | None = None
         self.membarrier_state = 0
 
     @property

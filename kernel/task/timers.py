@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from typing import Protocol
 
 from kernel.task.waitqueue import WaitQueue
 
@@ -33,6 +34,12 @@ class Timer:
         return (self.deadline_ns, self._seq) < (other.deadline_ns, other._seq)
 
 
+class RealtimeTimer(Protocol):
+    """What has to be armed anew when CLOCK_REALTIME jumps."""
+
+    def clock_was_set(self) -> None: ...
+
+
 class Timers:
     """All armed timers.
 
@@ -44,6 +51,8 @@ class Timers:
         self._heap: list[Timer] = []
         self._seq = 0
         self._sweep_at = 64
+        self.realtime: dict[RealtimeTimer, None] = {}
+        """Timers armed for a moment on CLOCK_REALTIME; told when that clock is set."""
         self.clock_was_set = WaitQueue()
         """Woken when CLOCK_REALTIME is set, for those who wait for a moment on it."""
 
