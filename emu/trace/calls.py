@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum, IntFlag
 from typing import TYPE_CHECKING, Any
 
+from emu.trace.layout import buffer_text, string_text
 from emu.trace.quote import enum_text, flags_text, pointer
-from emu.trace.structs import STRUCTS, buffer_text, string_text
+from emu.trace.structs import STRUCTS
 from kernel.abi.fcntl import AT_FDCWD
 from kernel.abi.signal import signal_name
 from kernel.syscalls.table import Param, Width
@@ -73,6 +74,10 @@ def signal_text(signo: int) -> str:
 def mode_bits(mode: int) -> str:
     """``0644``; ``000`` for none."""
     return f"0{mode & 0xFFFF:03o}" if mode else "000"
+
+
+def hexadecimal(call: Call, value: int) -> str:
+    return f"{value & _MASK64:#x}" if value else "0"
 
 
 def _plain(call: Call, value: int) -> str:

@@ -16,7 +16,7 @@ from emu.trace.calls import Call
 from emu.trace.locate import Locator, permissions
 from emu.trace.printer import CallPrinter, unknown_call
 from emu.trace.quote import pointer
-from emu.trace.structs import siginfo_text
+from emu.trace.structs_tasks import siginfo_text
 from kernel.abi.errno import errno_name
 from kernel.abi.signal import si_code_name, signal_name
 from kernel.hardware import Reg

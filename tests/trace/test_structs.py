@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from emu.trace import structs
+from emu.trace import layout, structs, structs_files, structs_tasks
 from kernel.mm.types import MmStruct
 from kernel.mm.usercopy import copy_to_user
 from tests.kernel.fakes import make_kernel, make_mm, map_anon
@@ -73,7 +73,7 @@ def test_unreadable_memory_is_none(mm: MmStruct, name: str) -> None:
 )
 def test_stat(mm: MmStruct, mode: int, rdev: int, size: int, text: str) -> None:
     address = poke(mm, "<QQQIIIIQq88x", 1, 2, 1, mode, 0, 0, 0, rdev, size)
-    assert structs.stat(mm, address) == text
+    assert structs_files.stat(mm, address) == text
 
 
 @pytest.mark.parametrize(
@@ -90,34 +90,34 @@ def test_stat(mm: MmStruct, mode: int, rdev: int, size: int, text: str) -> None:
 )  # fmt: skip
 def test_siginfo(signo: int, code: int, layout: str, values: tuple[int, ...], text: str) -> None:
     data = struct.pack("<iiii", signo, 0, code, 0) + struct.pack(layout, *values)
-    assert structs.siginfo_text(signo, code, data.ljust(128, b"\0")) == text
+    assert structs_tasks.siginfo_text(signo, code, data.ljust(128, b"\0")) == text
 
 
 def test_iovecs_show_what_was_read(mm: MmStruct) -> None:
     copy_to_user(mm, BASE + 100, b"abcde")
     poke(mm, "<QQQQ", BASE + 100, 2, BASE + 102, 3)
-    assert structs.iovecs(mm, BASE, 2, None) == (
+    assert structs_files.iovecs(mm, BASE, 2, None) == (
         '[{iov_base="ab", iov_len=2}, {iov_base="cde", iov_len=3}]'
     )  # fmt: skip
-    assert structs.iovecs(mm, BASE, 2, 3) == '[{iov_base="ab", iov_len=2}, {iov_base="c", iov_len=3}]'
-    assert structs.iovecs(mm, 8, 2, None) is None
-    assert structs.iovecs(mm, BASE, 0, None) == "[]"
+    assert structs_files.iovecs(mm, BASE, 2, 3) == '[{iov_base="ab", iov_len=2}, {iov_base="c", iov_len=3}]'
+    assert structs_files.iovecs(mm, 8, 2, None) is None
+    assert structs_files.iovecs(mm, BASE, 0, None) == "[]"
 
 
 def test_buffers_are_cut_at_32_bytes(mm: MmStruct) -> None:
     copy_to_user(mm, BASE, b"x" * 40)
-    assert structs.buffer_text(mm, BASE, 40) == '"' + "x" * 32 + '"...'
-    assert structs.buffer_text(mm, BASE, 32) == '"' + "x" * 32 + '"'
-    assert structs.buffer_text(mm, 8, 4) == "0x8"
+    assert layout.buffer_text(mm, BASE, 40) == '"' + "x" * 32 + '"...'
+    assert layout.buffer_text(mm, BASE, 32) == '"' + "x" * 32 + '"'
+    assert layout.buffer_text(mm, 8, 4) == "0x8"
 
 
 def test_string_arrays(mm: MmStruct) -> None:
     copy_to_user(mm, BASE + 100, b"echo\0hi\0")
     poke(mm, "<QQQ", BASE + 100, BASE + 105, 0)
-    assert structs.string_array(mm, BASE) == '["echo", "hi"]'
-    assert structs.count_pointers(mm, BASE) == 2
-    assert structs.string_array(mm, 0) == "NULL"
-    assert structs.string_array(mm, 8) == "0x8"
+    assert layout.string_array(mm, BASE) == '["echo", "hi"]'
+    assert layout.count_pointers(mm, BASE) == 2
+    assert layout.string_array(mm, 0) == "NULL"
+    assert layout.string_array(mm, 8) == "0x8"
 
 
 @pytest.mark.parametrize(
@@ -130,16 +130,16 @@ def test_string_arrays(mm: MmStruct) -> None:
 )
 def test_socket_addresses(mm: MmStruct, data: bytes, length: int, text: str) -> None:
     copy_to_user(mm, BASE, data)
-    assert structs.sockaddr(mm, BASE, length) == text
+    assert structs_files.sockaddr(mm, BASE, length) == text
 
 
 def test_poll(mm: MmStruct) -> None:
     poke(mm, "<ihhihh", 3, 3, 1, 1, 4, 0)
-    part: Callable[..., str | None] = structs.array(structs.pollfd_event, 8)
+    part: Callable[..., str | None] = layout.array(structs_files.pollfd_event, 8)
     assert part(mm, BASE, 2) == "[{fd=3, events=POLLIN|POLLPRI}, {fd=1, events=POLLOUT}]"
-    assert structs.ready_fds(mm, BASE, 2) == "[{fd=3, revents=POLLIN}]"
+    assert structs_files.ready_fds(mm, BASE, 2) == "[{fd=3, revents=POLLIN}]"
 
 
 def test_fd_sets(mm: MmStruct) -> None:
     poke(mm, "<Q", 1 << 3 | 1 << 9)
-    assert structs.fd_set(mm, BASE, 50) == "[3 9]"
+    assert structs_files.fd_set(mm, BASE, 50) == "[3 9]"
