@@ -4,7 +4,8 @@ Both forms have the same layout (a context is a copy of the engine's state), so 
 memoryview, ``_q``, which points to the one or the other.  Implements :class:`kernel.hardware.Registers`.
 
 The floating-point state goes through the engine's API, because writing the control words also sets derived state.
-Models ``struct fxregs_state`` (arch/x86/include/asm/fpu/types.h).
+Models ``struct fxregs_state`` (arch/x86/include/asm/fpu/types.h).  Deliberate difference: the opcode and the pointers of
+the last x87 instruction are read but not restored; the engine's own ``fxrstor`` drops them, too.
 """
 
 from __future__ import annotations
@@ -123,12 +124,12 @@ class FxsaveCodec:
             raise ValueError(f"an fxsave image has 512 bytes, not {len(image)}")
         data = self._data
         self.clear()
-        fpcw, fpsw, abridged, opcode, fip, fdp, mxcsr = struct.unpack_from("<HHBxHQQI", image)
+        fpcw, fpsw, abridged, mxcsr = struct.unpack_from("<HHB19xI", image)
         tags = 0
         for number in range(8):
             if not abridged >> number & 1:
                 tags |= 3 << 2 * number
-        for slot, value in enumerate((fpsw, fpcw, tags, mxcsr & _MXCSR_MASK, opcode, fip, fdp)):
+        for slot, value in enumerate((fpsw, fpcw, tags, mxcsr & _MXCSR_MASK)):
             struct.pack_into("<Q", data, slot * _SLOT, value)
         for number in range(8):
             start = _ST_START + number * _SLOT
