@@ -126,6 +126,11 @@ class PteChainPolicy(RmapPolicy):
             return []
         return self._chains[pfn][::-1] if first == _CHAIN else [first]
 
+    def mapped_pfns(self) -> list[int]:
+        """Every page that has a slot."""
+        mapped: list[int] = np.flatnonzero(self._direct_np).tolist()
+        return mapped
+
     def walk(self, pfn: int) -> Iterator[Proposal]:
         counters = self.counters
         counters.nr_walks += 1
