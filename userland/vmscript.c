@@ -348,20 +348,26 @@ static void set_brk(const struct operation *op)
         print("%s refused\n", op->source);
 }
 
-/* Pages of address space in use, from /proc/self/statm; its sixth number is data + stack. */
+/* What a limit counts now, in pages: VmSize or VmData of /proc/self/status; 0 for the others. */
 static ulong pages_used(int resource)
 {
-    ulong fields[6] = { 0 };
-    int fd = checked("/proc/self/statm", sys_open("/proc/self/statm", O_RDONLY, 0));
-    long n = checked("read", sys_read(fd, text, 255));
-    const char *cursor = text;
+    const char *key = resource == RLIMIT_AS ? "VmSize:" : "VmData:";
+    int fd = checked("/proc/self/status", sys_open("/proc/self/status", O_RDONLY, 0));
+    long n = checked("read", sys_read(fd, text, sizeof text - 1));
+    ulong kilobytes = 0;
 
     sys_close(fd);
     text[n] = 0;
-    for (int i = 0; i < 6 && parse_ulong(&cursor, &fields[i]); i++)
-        while (*cursor == ' ')
+    if (resource != RLIMIT_AS && resource != RLIMIT_DATA)
+        return 0;
+    for (const char *cursor = text; *cursor; cursor++) {
+        if (!starts_with(cursor, key))
+            continue;
+        for (cursor += strlen(key); *cursor == ' ' || *cursor == '\t';)
             cursor++;
-    return resource == RLIMIT_AS ? fields[0] : resource == RLIMIT_DATA ? fields[5] : 0;
+        parse_ulong(&cursor, &kilobytes);
+    }
+    return kilobytes * 1024 / PAGE_SIZE;
 }
 
 static void set_limit(const struct operation *op)

@@ -33,18 +33,22 @@ def test_images_are_built_from_the_sources() -> None:
 
 def test_images_hold_what_a_trace_shows() -> None:
     from elftools.elf.elffile import ELFFile
+    from elftools.elf.sections import SymbolTableSection
 
     for source in programs():
-        with (IMAGES / source.stem).open("rb") as file:
+        image = IMAGES / source.stem
+        with image.open("rb") as file:
             elf = ELFFile(file)
             assert elf.header.e_type == "ET_EXEC"
-            assert elf.get_section_by_name(".interp") is None, f"{source.stem} is not static"
-            symbols = {symbol.name for symbol in elf.get_section_by_name(".symtab").iter_symbols()}
-            assert "_start" in symbols
+            assert elf.get_section_by_name(".interp") is None, f"{image} is not static"
+            table = elf.get_section_by_name(".symtab")
+            assert isinstance(table, SymbolTableSection)
+            names = {symbol.name for symbol in table.iter_symbols()}
+            assert "_start" in names
             if source.suffix == ".c":
-                assert "main" in symbols
-                assert elf.has_dwarf_info(), f"{source.stem} has no line numbers"
-                assert str(ROOT).encode() not in file.seek(0) * b"" + file.read(), f"{source.stem} names this machine"
+                assert "main" in names
+                assert elf.has_dwarf_info(), f"{image} has no line numbers"
+        assert str(ROOT).encode() not in image.read_bytes(), f"{image} names this machine"
 
 
 def image(name: str, *args: str, options: tuple[str, ...] = ()) -> Case:
