@@ -130,12 +130,26 @@ class Entry:
             if spec is None:
                 return self._not_implemented(nr)
             call = compile_entry(spec)
+            if self.kernel.fail.watches(spec.name):
+                call = self._failing(spec.name, call)
             if spec.stopped:
                 call = _stopper(call)
             self._calls[nr] = call
             return call(task, *raw)
 
         return first_use
+
+    def _failing(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        """``call`` with failures on request (``--fail mremap:EFAULT@3``): it is not run when it is to fail."""
+        fail = self.kernel.fail
+
+        def call_or_fail(task: Task, *raw: int) -> Any:
+            errno = fail.error_at(name)
+            if errno:
+                raise KernelError(errno, f"made to fail: call {fail.counts[name]} of {name}")
+            return call(task, *raw)
+
+        return call_or_fail
 
     def _not_implemented(self, nr: int) -> int:
         name = syscall_name(nr)
