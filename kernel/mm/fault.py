@@ -474,7 +474,7 @@ def fault_in_page(mm: MmStruct, vaddr: int, access: int) -> FaultResult:
 
 
 def populate_range(mm: MmStruct, start: int, end: int, write: bool | None = None) -> int:
-    """``populate_vma_page_range`` over ``[start, end)``: make all pages present; returns how many pages were passed.
+    """``make_pages_present`` (``populate_vma_page_range``) over ``[start, end)``; returns how many pages were passed.
 
     ``write`` None is mlock's and MAP_POPULATE's rule: break copy-on-write now where the area is private and writable.
     Raises KernelError: EFAULT for a hole, a forbidden access or a bus error, ENOMEM.  What was done stays done.
@@ -499,8 +499,3 @@ def populate_range(mm: MmStruct, start: int, end: int, write: bool | None = None
                 raise KernelError(Errno.EFAULT, f"{result.name} at {vaddr:#x}")
             vaddr += 1 << PAGE_SHIFT
     return (vaddr - (start & PAGE_MASK)) >> PAGE_SHIFT
-
-
-def make_pages_present(mm: MmStruct, start: int, end: int) -> int:
-    """``mm_populate``: as :func:`populate_range` with mlock's rule."""
-    return populate_range(mm, start, end)

@@ -36,7 +36,6 @@ from kernel.mm.types import (
     VM_LOCKED,
     VM_MAYWRITE,
     VM_SHARED,
-    VM_WIPEONFORK,
     VM_WRITE,
     MmStruct,
     Vma,
@@ -254,7 +253,7 @@ def copy_page_range(dst_vma: Vma, src_vma: Vma) -> None:
     Raises KernelError(ENOMEM); the child then holds what was copied so far.
     """
     flags = src_vma.vm_flags
-    if flags & VM_SHARED or flags & VM_WIPEONFORK or src_vma.vm_ops is not None:
+    if flags & VM_SHARED or src_vma.vm_ops is not None:
         return
     src, dst = src_vma.vm_mm, dst_vma.vm_mm
     q, words = src.pt.q, src.pt.words

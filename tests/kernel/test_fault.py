@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kernel.abi.errno import Errno, KernelError
-from kernel.mm.fault import PAGE_FAULT_USER, FaultResult, handle_mm_fault, make_pages_present, populate_range, touch
+from kernel.mm.fault import PAGE_FAULT_USER, FaultResult, handle_mm_fault, populate_range, touch
 from kernel.mm.memory import change_protection, zap_page_range
 from kernel.mm.page import PG_anon, PG_exclusive, PG_exec, PG_mlocked
 from kernel.mm.pagetable import PTE_PROTNONE, PTE_SPECIAL
@@ -615,7 +615,7 @@ def test_populate_follows_the_rule_of_mlock(mm: MmStruct) -> None:
     map_anon(mm, BASE + 4 * PAGE_SIZE, 4, VM_READ)
     map_file(mm, BASE + 8 * PAGE_SIZE, 4, file, RW | VM_SHARED)
     map_file(mm, BASE + 12 * PAGE_SIZE, 4, file, RW)
-    assert make_pages_present(mm, BASE, BASE + 16 * PAGE_SIZE) == 16
+    assert populate_range(mm, BASE, BASE + 16 * PAGE_SIZE) == 16
     assert (mm.rss_anon, mm.rss_file) == (8, 4)
     assert file.f_inode.i_mapping.dirty == {}
     check_kernel(mm.kernel)
@@ -634,7 +634,7 @@ def test_populate_errors(mm: MmStruct) -> None:
 
 def test_pages_of_a_locked_area_are_marked(mm: MmStruct) -> None:
     vma = map_anon(mm, BASE, 20, RW | VM_LOCKED)
-    make_pages_present(mm, BASE, BASE + 20 * PAGE_SIZE)
+    populate_range(mm, BASE, BASE + 20 * PAGE_SIZE)
     pages = mm.kernel.pages
     pfns = [pfn_at(mm, BASE + i * PAGE_SIZE) for i in range(20)]
     assert all(pages.flags[pfn] & PG_mlocked for pfn in pfns)
