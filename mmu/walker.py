@@ -5,10 +5,10 @@ Models the Intel SDM, volume 3, sections 5.5 (4-level paging), 5.6 (access right
 on the emulated processor, which has its own walker: both must agree on the frame, the fault, the error code
 and the A and D bits afterwards (``tests/mmu/test_walker_vs_unicorn.py``).
 
-Where the manuals leave room, the choice is QEMU's: the A bit of an upper entry is set as soon as the entry has been used,
-even if a lower level then faults (a 1 GiB entry counts as an upper one); A and D of the entry that maps the page are
-set only when the access is allowed.  Protection keys, SMEP, SMAP, global pages and 5-level paging are not modelled: the
-machine has them off.
+Where the manuals leave room, the choice is QEMU's: the A bit of an upper entry is set as soon as the entry has been
+used, even if a lower level then faults (a 1 GiB entry counts as an upper one); A and D of the entry that maps the page
+are set only when the access is allowed.  Protection keys, SMEP, SMAP, global pages and 5-level paging are not modelled:
+the machine has them off.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ PERM_U = 8
 
 
 class Translation(NamedTuple):
-    """A successful walk.  ``perms``: what the entries allow at this CPL (PERM_*); PERM_U: user code may use the page."""
+    """A successful walk.  ``perms``: what the entries allow at this CPL (PERM_*), and PERM_U where user code may."""
 
     paddr: int
     pfn: int

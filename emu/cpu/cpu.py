@@ -1,14 +1,15 @@
 """The processor: runs user code in ring 3 over our page tables, and calls the kernel for everything else.
 
-A system call and a page fault are served inside the engine's callback, so that the engine never stops for them.  It stops
-at exact places only: at the start of a block, after a ``syscall``, before a faulting instruction.  What the kernel asks
-for at any time (TLB flush, forgetting translated code) is queued and done once before user code goes on; forgetting code
-needs the engine stopped and is done between two runs of it, which :meth:`Cpu.run` hides.
+A system call and a page fault are served inside the engine's callback, so that the engine does not stop for them.  It
+stops at exact places only: at the start of a block, after a ``syscall``, before a faulting instruction.  What the
+kernel asks for at any time (a TLB flush, forgetting translated code) is queued and done before user code goes on;
+forgetting code needs the engine stopped and is done between two runs of it, which :meth:`Cpu.run` hides.
 
-Implements :class:`kernel.hardware.Hardware`.  What is peculiar to Unicorn is explained in ``quirks.py``.
+Implements :class:`kernel.hardware.Hardware`.  What is peculiar to Unicorn is listed in ``quirks.py``.
 
-Deliberate differences from a real processor: RIP after a jump to a non-canonical address is that address; ``RCX`` is wrong by
-the number of needless prefixes before a ``syscall``; there is no compatibility mode; VEX-encoded SSE runs as SSE.
+Deliberate differences from a real processor: RIP after a jump to a non-canonical address is that address; RCX is too
+low by the number of needless prefixes before a ``syscall``; there is no compatibility mode; VEX-encoded SSE runs as
+SSE.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import struct
 from collections.abc import Callable
 from enum import Enum
 
-from emu.cpu import layout, quirks
+from emu.cpu import layout
 from emu.cpu import unicorn_abi as abi
+from emu.cpu.boot import boot
 from emu.cpu.decode import MAX_INSTRUCTION_BYTES, reads_before_it_writes
 from emu.cpu.engine import (
     Engine,
@@ -30,10 +32,11 @@ from emu.cpu.engine import (
     OutCallback,
     ValueInsnCallback,
 )
+from emu.cpu.fxsave import FxsaveCodec
 from emu.cpu.native import NativeStubs, make_stubs
-from emu.cpu.quirks import FastMemory, Sse42
-from emu.cpu.registers import INITIAL_FXSAVE, CpuRegisters, FxsaveCodec, register_words
-from emu.cpu.stop import Stop, StopReason
+from emu.cpu.quirks import FastMemory, Sse42, set_fast_memory
+from emu.cpu.registers import CpuRegisters, register_words
+from emu.cpu.stop import Stop, StopReason, Vector
 from kernel.hardware import Registers
 from mmu import walker
 from mmu.paging import PF_INSTR, PF_WRITE, VECTOR_GP
@@ -48,13 +51,11 @@ PageFaultHandler = Callable[[int, int, int], bool]
 # rax, rdx, rsi, rdi, r8, r9, r10 out of the sixteen general registers
 _unpack_syscall = struct.Struct("<Q8xQ24xQQQQQ").unpack_from
 
-_CR0 = 0x8005_0033  # PG AM WP NE ET MP PE, as Linux sets it
-_CR4 = 0x0001_0620  # PAE OSFXSR OSXMMEXCPT FSGSBASE; no OSXSAVE: there is no AVX
-_EFER_MSR = 0xC000_0080
-_EFER = 0xD01  # SCE LME LMA NXE
-
+_VECTOR_PF = int(Vector.PAGE_FAULT)
+_OPEN_GATES = frozenset((Vector.BREAKPOINT, Vector.OVERFLOW, Vector.INT80))
+"""Software interrupts that user code may raise (arch/x86/kernel/idt.c: the gates with DPL 3)."""
 _PF_WRITE_OR_INSTR = PF_WRITE | PF_INSTR
-_MAX_KNOWN_INSTRUCTIONS = 10_000
+_ICEBP = 0xF1
 
 TSC_CYCLES_PER_BLOCK = 16
 KERNEL_ENTRY_BLOCKS = 64
@@ -64,6 +65,7 @@ KERNEL_ENTRY_BLOCKS = 64
 _FIRST_SLICE_BLOCKS = 20_000
 _LAST_SLICE_BLOCKS = 1 << 40
 _FAULTS_PER_TLB_CHECK = 64
+_MAX_KNOWN_INSTRUCTIONS = 10_000
 
 
 class Tick(Enum):
@@ -71,25 +73,26 @@ class Tick(Enum):
 
     BLOCKS = "blocks"
     KERNEL_ENTRIES = "kernel entries"
-    """Executable memory is refused on this host: a program that neither faults nor makes system calls is not pre-empted."""
+    """This host refuses executable memory: a program that neither faults nor makes system calls is not pre-empted."""
 
 
 class Cpu:
     """One processor.  ``on_syscall`` and ``on_page_fault`` must be set before :meth:`run`.
 
-    Invariants: ``live`` is the register file that the engine holds (None at first); ``running`` is true exactly while the
-    engine executes; ``_cr3`` is the table that the engine's TLB belongs to.  Blocks executed in all are ``_blocks_before`` and
-    what the counter says of the current slice, ``_slice``; a quantum is one or more slices.
+    Invariants: ``live`` is the register file that the engine holds (None at first); ``running`` is true exactly while
+    the engine executes; ``_cr3`` is the table that the engine's TLB belongs to.  Blocks executed in all are
+    ``_blocks_before`` and what the counter says of the current slice, ``_slice``; a quantum is one or more slices.
     """
 
     def __init__(
         self,
         physmem: PhysMem,
         *,
-        fast_memory: FastMemory = FastMemory.ON,
+        fast_memory: FastMemory | None = None,
         sse42: Sse42 = Sse42.HIDDEN,
         tick: Tick = Tick.BLOCKS,
     ) -> None:
+        """``fast_memory`` None: as the environment says (``PAGEWALK_FAST_MEMORY``)."""
         self.physmem = physmem
         self.on_syscall: SyscallHandler = _no_syscall_handler
         self.on_page_fault: PageFaultHandler = _no_fault_handler
@@ -100,10 +103,30 @@ class Cpu:
         """Frames at the top of RAM that belong to the processor; the page allocator skips them."""
         self.kernel_pml4_entries = self._kernel.pml4_entries
         """What every root table needs: slot -> entry."""
+
         self.engine = Engine(physmem.address, physmem.size)
-        self.fast_memory = FastMemory.OFF
-        if fast_memory is FastMemory.ON and quirks.set_fast_memory(self.engine):
-            self.fast_memory = FastMemory.ON
+        wanted = FastMemory.from_environment() if fast_memory is None else fast_memory
+        found = wanted is FastMemory.ON and set_fast_memory(self.engine)
+        self.fast_memory = FastMemory.ON if found else FastMemory.OFF
+        self._counter = ctypes.c_int64(1 << 62)
+        self._count = memoryview(self._counter).cast("B").cast("q")
+        self._stubs = make_stubs() if tick is Tick.BLOCKS else None
+        """Kept: the engine calls into their memory."""
+        self.tick = Tick.KERNEL_ENTRIES if self._stubs is None else Tick.BLOCKS
+        if self._stubs is not None:
+            # Before anything is translated: a block translated without the hook would never count.
+            tick_stub = self._stubs.tick(self.engine.function_address("uc_emu_stop"))
+            self.engine.add_hook(abi.HOOK_BLOCK, tick_stub, user_data=ctypes.addressof(self._counter))
+
+        self.fxsave = FxsaveCodec()
+        booted = boot(self.engine, self._kernel, self.fxsave, sse42)
+        self.state = booted.state
+        self.register_words = register_words(booted.state)
+        self.pristine_context = booted.pristine_context
+        self._live_bytes, self._q, self._i = booted.live_bytes, booted.live_words, booted.live_ints
+        self._rip_word, self._cr3_word = booted.state.rip // 8, booted.state.cr3 // 8
+        self._tlb, self._flush_page, self._processor = booted.tlb, booted.flush_page, booted.processor_address
+
         self.running = False
         self.live: CpuRegisters | None = None
         self._cr3 = -1
@@ -111,42 +134,7 @@ class Cpu:
         self._next_slice = _FIRST_SLICE_BLOCKS
         self._blocks_before = 0
         self._nr_tsc_reads = 0
-        self._counter = ctypes.c_int64(0)
-        self._count = memoryview(self._counter).cast("B").cast("q")
-        stubs = make_stubs() if tick is Tick.BLOCKS else None
-        self._stubs = stubs
-        """Kept: the engine calls into their memory."""
-        self.tick = Tick.KERNEL_ENTRIES if stubs is None else Tick.BLOCKS
-        if stubs is not None:
-            # Before anything is translated: a block translated without the hook would never count.
-            tick_stub = stubs.tick(self.engine.function_address("uc_emu_stop"))
-            self.engine.add_hook(abi.HOOK_BLOCK, tick_stub, user_data=ctypes.addressof(self._counter))
-            self._count[0] = 1 << 62
-
-        state_address, self._processor = quirks.find_state(self.engine)
-        self._enter_long_mode()
-        probe = quirks.RingProbe(self.engine, self._kernel, state_address)
-        self.state = quirks.probe_state_layout(self.engine, probe)
-        quirks.hide_features(probe, self.state, sse42)
-        self._tlb = quirks.find_tlb_gauge(self.engine, probe)
-        self._flush_page = quirks.find_page_flush(self.engine, probe, self._tlb, self._processor)
-        self.register_words = register_words(
-            self.state.rip,
-            self.state.rflags,
-            self.state.cs,
-            self.state.ss,
-            self.state.fs_base,
-            self.state.gs_base,
-        )
-        live_bytes = memoryview((ctypes.c_char * self.state.state_bytes).from_address(state_address)).cast("B")
-        self._live_bytes = live_bytes
-        self._q = live_bytes.cast("Q")
-        self._i = live_bytes.cast("i")
-        self._rip_word = self.state.rip // 8
-        self._cr3_word = self.state.cr3 // 8
-        self.fxsave = FxsaveCodec()
-        self.pristine_context = self._make_pristine_context()
-
+        # Why the engine is being stopped, if it is.
         self._reason: StopReason | None = None
         self._vector = 0
         self._error_code = 0
@@ -162,77 +150,48 @@ class Cpu:
         self._code_pages: dict[int, int] = {}
         """Page of RIP -> physical address; as good as the TLB, and emptied with it."""
         self._known_instructions: dict[bytes, bool] = {}
-        self._add_hooks(stubs, state_address)
+        self._add_hooks(booted.state_address)
 
-    # Start-up -----------------------------------------------------------------------------------------------------
-
-    def _enter_long_mode(self) -> None:
-        engine = self.engine
-        engine.reg_write_segment(abi.REG_GDTR, 0, layout.TABLES_VADDR, layout.GDT_LIMIT, 0)
-        engine.reg_write_segment(
-            abi.REG_TR,
-            layout.TSS_SELECTOR,
-            layout.TABLES_VADDR + layout.TSS_OFFSET,
-            layout.TSS_LIMIT,
-            layout.TSS_FLAGS,
-        )
-        engine.reg_write(abi.REG_CR4, _CR4)
-        engine.msr_write(_EFER_MSR, _EFER)
-        engine.reg_write(abi.REG_CR3, self._kernel.boot_cr3)
-        engine.reg_write(abi.REG_CR0, _CR0)
-        if engine.reg_read(abi.REG_CR3) != self._kernel.boot_cr3:
-            raise EngineError(f"CR3 cannot hold {self._kernel.boot_cr3:#x}: RAM is too large for this engine")
-
-    def _make_pristine_context(self) -> bytes:
-        """The state of a program before its first instruction: ring 3, all registers zero."""
-        q = self._q
-        for word in range(16):
-            q[word] = 0
-        for offset in (self.state.rip, self.state.fs_base, self.state.gs_base):
-            q[offset // 8] = 0
-        q[self.state.rflags // 8] = 0x202
-        self._i[self.state.old_exception // 4] = -1
-        engine = self.engine
-        self.fxsave.unpack(INITIAL_FXSAVE)
-        engine.lib.uc_reg_write_batch(engine.handle, *self.fxsave.batch.args)
-        context = ctypes.create_string_buffer(engine.empty_context(), engine.context_bytes)
-        engine.context_save(ctypes.addressof(context))
-        return context.raw
-
-    def _add_hooks(self, stubs: NativeStubs | None, state_address: int) -> None:
+    def _add_hooks(self, state_address: int) -> None:
         engine = self.engine
         engine.add_hook(abi.HOOK_INTR, IntrCallback(self._on_interrupt))
-        if stubs is not None:
-            callback = InsnCallback(self._on_syscall)
-            self._syscall_callback = callback
-            stub = stubs.syscall(
-                engine.function_address("uc_reg_read"),
-                abi.REG_RFLAGS,
-                rip=state_address + self.state.rip,
-                rcx=state_address + 8 * _RCX,
-                r11=state_address + 8 * _R11,
-                callback=ctypes.cast(callback, ctypes.c_void_p).value or 0,
-            )
-            engine.add_hook(abi.HOOK_INSN, stub, instruction=abi.INS_SYSCALL)
-            fault = stubs.fault(engine.function_address("raise_exception_err_ra_x86_64"), state_address, VECTOR_GP)
-            engine.add_hook(abi.HOOK_INSN, fault, instruction=abi.INS_IN)
-            engine.add_hook(abi.HOOK_INSN, fault, instruction=abi.INS_OUT)
+        engine.add_hook(abi.HOOK_INSN, ValueInsnCallback(self._on_rdtsc), instruction=abi.INS_RDTSC)
+        engine.add_hook(abi.HOOK_INSN, ValueInsnCallback(self._on_rdtscp), instruction=abi.INS_RDTSCP)
+        if self._stubs is not None:
+            self._add_native_hooks(self._stubs, state_address)
         else:
             engine.add_hook(abi.HOOK_INSN, InsnCallback(self._on_syscall_plain), instruction=abi.INS_SYSCALL)
             engine.add_hook(abi.HOOK_INSN, InCallback(self._on_in), instruction=abi.INS_IN)
             engine.add_hook(abi.HOOK_INSN, OutCallback(self._on_out), instruction=abi.INS_OUT)
-        engine.add_hook(abi.HOOK_INSN, ValueInsnCallback(self._on_rdtsc), instruction=abi.INS_RDTSC)
-        engine.add_hook(abi.HOOK_INSN, ValueInsnCallback(self._on_rdtscp), instruction=abi.INS_RDTSCP)
+
+    def _add_native_hooks(self, stubs: NativeStubs, state_address: int) -> None:
+        engine = self.engine
+        self._syscall_callback = InsnCallback(self._on_syscall)
+        syscall_stub = stubs.syscall(
+            engine.function_address("uc_reg_read"),
+            abi.REG_RFLAGS,
+            rip=state_address + self.state.rip,
+            rcx=state_address + 8 * _RCX,
+            r11=state_address + 8 * _R11,
+            callback=ctypes.cast(self._syscall_callback, ctypes.c_void_p).value or 0,
+        )
+        engine.add_hook(abi.HOOK_INSN, syscall_stub, instruction=abi.INS_SYSCALL)
+        raise_exception = engine.function_address("raise_exception_err_ra_x86_64")
+        fault_stub = stubs.fault(raise_exception, state_address, VECTOR_GP)
+        engine.add_hook(abi.HOOK_INSN, fault_stub, instruction=abi.INS_IN)
+        engine.add_hook(abi.HOOK_INSN, fault_stub, instruction=abi.INS_OUT)
 
     def close(self) -> None:
-        """Free the engine.  The register files of this processor must not be used afterwards."""
-        self.live = None
+        """Free the engine.  Register files can still be read, but nothing runs any more."""
+        if self.live is not None:
+            self.engine.context_save(self.live.address)
+            self.live.detach()
+            self.live = None
         self.engine.close()
 
     def __del__(self) -> None:
-        engine = getattr(self, "engine", None)
-        if engine is not None:
-            engine.close()
+        if hasattr(self, "_known_instructions"):
+            self.close()
 
     # Hardware (kernel/hardware.py) -----------------------------------------------------------------------------------
 
@@ -345,10 +304,10 @@ class Cpu:
             opcode = self.physmem.mem[walker.walk(self.physmem, self._cr3, rip, walker.READ, 3, set_ad=False).paddr]
         except walker.PageFault:
             opcode = 0
-        if opcode == 0xF1:
+        if opcode == _ICEBP:
             self._q[self._rip_word] = rip + 1
-            return Stop(StopReason.EXCEPTION, 1)
-        return Stop(StopReason.EXCEPTION, 6)
+            return Stop(StopReason.EXCEPTION, Vector.DEBUG)
+        return Stop(StopReason.EXCEPTION, Vector.INVALID_OPCODE)
 
     def request_stop(self) -> None:
         """From a callback: stop at the next exact place."""
@@ -409,7 +368,7 @@ class Cpu:
             if self._flush_queued:
                 self._flush()
 
-    # Callbacks ----------------------------------------------------------------------------------------------------------
+    # Callbacks ------------------------------------------------------------------------------------------------------
 
     def _on_syscall(self, _engine: int, _data: int) -> None:
         """RCX and R11 are set already."""
@@ -438,7 +397,7 @@ class Cpu:
     def _on_interrupt(self, _engine: int, vector: int, _data: int) -> None:
         try:
             state, ints = self.state, self._i
-            if vector == 14 and not ints[state.is_int >> 2]:
+            if vector == _VECTOR_PF and not ints[state.is_int >> 2]:
                 ints[state.old_exception >> 2] = -1
                 q = self._q
                 vaddr = q[state.cr2 >> 3]
@@ -453,7 +412,7 @@ class Cpu:
                         if self._tlb is not None and self._tlb.wants_flush:
                             self.flush_tlb()
                 else:
-                    self._vector, self._error_code, self._vaddr = 14, error_code, vaddr
+                    self._vector, self._error_code, self._vaddr = _VECTOR_PF, error_code, vaddr
                     self._stop_for(StopReason.PAGE_FAULT)
                 if self._work_queued:
                     self._finish_callback()
@@ -486,9 +445,9 @@ class Cpu:
     def _exception(self, vector: int, is_int: bool) -> None:
         self._vector, self._vaddr = vector, 0
         self._error_code = 0 if is_int else self._i[self.state.error_code >> 2]
-        if is_int and vector not in (3, 4, 128):
-            # The gate is not open to user code: #GP(vector * 8 + IDT) at the two-byte instruction.
-            self._vector, self._error_code = 13, vector * 8 + 2
+        if is_int and vector not in _OPEN_GATES:
+            # #GP(selector of the gate, in the IDT) at the instruction, which has two bytes.
+            self._vector, self._error_code = VECTOR_GP, vector * 8 + 2
             self._q[self._rip_word] -= 2
         self._stop_for(StopReason.EXCEPTION)
 
@@ -506,7 +465,7 @@ class Cpu:
         """Without native stubs: the engine stops only at the end of the block, so the registers are put back later."""
         if self._registers_at_io is None:
             self._registers_at_io = [*self._q[:16], self._q[self._rip_word]]
-            self._vector, self._error_code, self._vaddr = 13, 0, 0
+            self._vector, self._error_code, self._vaddr = VECTOR_GP, 0, 0
             self._stop_for(StopReason.EXCEPTION)
         return 0
 
@@ -552,4 +511,4 @@ def _no_syscall_handler(nr: int, a0: int, a1: int, a2: int, a3: int, a4: int, a5
 
 
 def _no_fault_handler(vaddr: int, error_code: int, rip: int) -> bool:
-    raise RuntimeError(f"page fault at {vaddr:#x} (error code {error_code:#x}, RIP {rip:#x}) with no on_page_fault handler")
+    raise RuntimeError(f"page fault at {vaddr:#x} (error {error_code:#x}, RIP {rip:#x}) with no on_page_fault handler")

@@ -1,9 +1,9 @@
 """Which instructions read a memory operand in order to write it.
 
-A real processor checks such an operand for writing at once: ``inc [m]`` on an absent page faults once, with the write bit set
-in the error code.  The engine loads first and stores later, so it would report a read, and then fault a second time;
-a kernel would map the zero page only to copy it.  ``cpu.py`` asks this module about every instruction that faults for
-reading, and reports a write where the processor would.
+A real processor checks such an operand for writing at once: ``inc [m]`` on an absent page faults once, with the write
+bit set in the error code.  The engine loads first and stores later, so it would report a read, and then fault a second
+time; a kernel would map the zero page only to copy it.  ``cpu.py`` asks this module about every instruction that faults
+for reading, and reports a write where the processor would.
 
 Models the opcode maps of the Intel SDM, volume 2, appendix A, for 64-bit code.
 """
@@ -21,16 +21,16 @@ _ONE_BYTE: dict[int, frozenset[int]] = {
     # add or adc sbb and sub xor, register into memory; not cmp
     **{base + width: _ALWAYS for base in range(0x00, 0x38, 8) for width in (0, 1)},
     **{opcode: frozenset(range(7)) for opcode in (0x80, 0x81, 0x83)},  # the same with an immediate
-    **{opcode: _ALWAYS for opcode in (0x86, 0x87)},  # xchg
-    **{opcode: _ALWAYS for opcode in (0xC0, 0xC1, 0xD0, 0xD1, 0xD2, 0xD3)},  # shifts
+    **dict.fromkeys((134, 135), _ALWAYS),  # xchg
+    **dict.fromkeys((192, 193, 208, 209, 210, 211), _ALWAYS),  # shifts
     **{opcode: frozenset((2, 3)) for opcode in (0xF6, 0xF7)},  # not neg
     **{opcode: frozenset((0, 1)) for opcode in (0xFE, 0xFF)},  # inc dec
 }
 _TWO_BYTE: dict[int, frozenset[int]] = {
-    **{opcode: _ALWAYS for opcode in (0xA4, 0xA5, 0xAC, 0xAD)},  # shld shrd
-    **{opcode: _ALWAYS for opcode in (0xAB, 0xB3, 0xBB)},  # bts btr btc
+    **dict.fromkeys((164, 165, 172, 173), _ALWAYS),  # shld shrd
+    **dict.fromkeys((171, 179, 187), _ALWAYS),  # bts btr btc
     0xBA: frozenset((5, 6, 7)),  # bts btr btc with an immediate
-    **{opcode: _ALWAYS for opcode in (0xB0, 0xB1, 0xC0, 0xC1)},  # cmpxchg xadd
+    **dict.fromkeys((176, 177, 192, 193), _ALWAYS),  # cmpxchg xadd
     0xC7: frozenset((1,)),  # cmpxchg8b cmpxchg16b
 }
 

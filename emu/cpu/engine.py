@@ -13,7 +13,7 @@ import ctypes
 import importlib.util
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from emu.cpu import unicorn_abi as abi
 
@@ -70,7 +70,8 @@ def load_library() -> ctypes.PyDLL:
     found = (version >> 24 & 0xFF, version >> 16 & 0xFF, version >> 8 & 0xFF)
     if found != abi.PINNED_VERSION:
         want, have = (".".join(map(str, v)) for v in (abi.PINNED_VERSION, found))
-        raise EngineError(f"Unicorn {have} is installed, but pagewalk depends on what {want} does: pip install unicorn=={want}")
+        cure = f"pip install unicorn=={want}"
+        raise EngineError(f"Unicorn {have} is installed, but pagewalk depends on what {want} does: {cure}")
     _set_prototypes(lib)
     _library = lib
     return lib
@@ -112,9 +113,9 @@ class RegisterBatch:
     def __init__(self, reg_ids: tuple[int, ...]) -> None:
         self.length = len(reg_ids)
         self.data = (ctypes.c_char * (self.SLOT_BYTES * self.length))()
-        start = ctypes.addressof(self.data)
+        start, end = ctypes.addressof(self.data), ctypes.addressof(self.data) + len(self.data)
         self._ids = (_c_int * self.length)(*reg_ids)
-        self._pointers = (_c_void_p * self.length)(*range(start, start + self.SLOT_BYTES * self.length, self.SLOT_BYTES))
+        self._pointers = (_c_void_p * self.length)(*range(start, end, self.SLOT_BYTES))
         self._ids_address = ctypes.addressof(self._ids)
         self._pointers_address = ctypes.addressof(self._pointers)
 
@@ -175,10 +176,8 @@ class Engine:
 
     def reg_write_segment(self, reg_id: int, selector: int, base: int, limit: int, flags: int) -> None:
         """GDTR or TR."""
-        self.lib.uc_reg_write(
-            self.handle, reg_id, ctypes.addressof(record := SegmentRegister(selector, base, limit, flags))
-        )
-        del record
+        record = SegmentRegister(selector, base, limit, flags)
+        self.lib.uc_reg_write(self.handle, reg_id, ctypes.addressof(record))
 
     def msr_write(self, msr: int, value: int) -> None:
         record = ModelSpecificRegister(msr, value)
@@ -251,5 +250,12 @@ class Engine:
         """The host address of a function of the library, for native code."""
         return ctypes.cast(getattr(self.lib, name), _c_void_p).value or 0
 
+    def private_function(self, name: str) -> Callable[[int, int], object]:
+        """A function ``void f(void *, uint64_t)`` that is exported but no part of the interface.
 
-HostFunction = Callable[..., int]
+        Raises AttributeError where it is not exported.
+        """
+        function = getattr(self.lib, name)
+        function.argtypes = (_c_void_p, _c_uint64)
+        function.restype = None
+        return cast(Callable[[int, int], object], function)

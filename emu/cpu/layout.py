@@ -1,7 +1,7 @@
 """What the processor itself needs in memory: supervisor pages at the top of the address space and of RAM.
 
-Linux's counterpart is ``arch/x86/mm/cpu_entry_area.c``: a GDT, a TSS, an entry stack and an entry stub that are mapped in
-every address space.  The kernel (in Python) does not run in the guest, so there is nothing more.
+Linux's counterpart is ``arch/x86/mm/cpu_entry_area.c``: a GDT, a TSS, an entry stack and an entry stub that are mapped
+in every address space.  The kernel (in Python) does not run in the guest, so there is nothing more.
 
 Frames, counted from the first of the reserved ones:
 

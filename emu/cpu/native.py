@@ -2,9 +2,10 @@
 
 Three stubs, for x86-64 hosts with the System V calling convention:
 
-``tick``      the block hook: count a counter down, and stop the engine at the start of the block at which it passes zero
-``fault``     the hook of ``in`` and ``out``: raise #GP as a real processor does in user mode (it leaves by ``longjmp``,
-              which may not cross Python's frames)
+``tick``      the block hook: count a counter down, and stop the engine at the start of the block at which it passes
+zero
+``fault``     the hook of ``in`` and ``out``: raise #GP as a real processor does in user mode (it leaves by
+              ``longjmp``, which may not cross Python's frames)
 ``syscall``   the system-call hook: set RCX and R11 as the instruction does, then call the Python callback
 
 Where executable memory is refused, or on another kind of host, :func:`make_stubs` returns None and ``cpu.py`` makes do

@@ -2,21 +2,16 @@
 
 Both forms have the same layout (a context is a copy of the engine's state), so reading and writing is an access to one
 memoryview, ``_q``, which points to the one or the other.  Implements :class:`kernel.hardware.Registers`.
-
-The floating-point state goes through the engine's API, because writing the control words also sets derived state.
-Models ``struct fxregs_state`` (arch/x86/include/asm/fpu/types.h).  Deliberate difference: the opcode and the pointers of
-the last x87 instruction are read but not restored; the engine's own ``fxrstor`` drops them, too.
 """
 
 from __future__ import annotations
 
 import ctypes
-import struct
 from typing import TYPE_CHECKING
 
-from emu.cpu import layout
 from emu.cpu import unicorn_abi as abi
-from emu.cpu.engine import EngineError, RegisterBatch
+from emu.cpu.engine import EngineError
+from emu.cpu.probe import StateLayout
 from kernel.hardware import NR_REGS, Reg
 
 if TYPE_CHECKING:
@@ -33,25 +28,8 @@ _RIP, _RSP, _EFLAGS, _CS, _SS = (int(reg) for reg in (Reg.RIP, Reg.RSP, Reg.EFLA
 _STOPPED_ONLY = frozenset((_RIP, _RSP, _EFLAGS))
 _SELECTORS = frozenset((_CS, _SS))
 
-# Position of each general register in the engine's state: the machine's encoding order.
-_ENCODING = {
-    Reg.RAX: 0,
-    Reg.RCX: 1,
-    Reg.RDX: 2,
-    Reg.RBX: 3,
-    Reg.RSP: 4,
-    Reg.RBP: 5,
-    Reg.RSI: 6,
-    Reg.RDI: 7,
-    Reg.R8: 8,
-    Reg.R9: 9,
-    Reg.R10: 10,
-    Reg.R11: 11,
-    Reg.R12: 12,
-    Reg.R13: 13,
-    Reg.R14: 14,
-    Reg.R15: 15,
-}
+_ENCODING = "RAX RCX RDX RBX RSP RBP RSI RDI R8 R9 R10 R11 R12 R13 R14 R15".split()
+"""The general registers as they stand at the start of the engine's state."""
 
 
 def sanitize_rflags(value: int) -> int:
@@ -59,86 +37,19 @@ def sanitize_rflags(value: int) -> int:
     return value & _RFLAGS_USER | _RFLAGS_FIXED
 
 
-def register_words(rip: int, rflags: int, cs: int, ss: int, fs_base: int, gs_base: int) -> tuple[int, ...]:
-    """For each :class:`Reg`, the index of its 64-bit word, from the byte offsets of those that are not general registers."""
-    offsets = {Reg.RIP: rip, Reg.EFLAGS: rflags, Reg.CS: cs, Reg.SS: ss, Reg.FS_BASE: fs_base, Reg.GS_BASE: gs_base}
-    words = []
-    for reg in Reg:
-        offset = offsets.get(reg)
-        if offset is not None and offset % 8:
-            raise EngineError(f"{reg.name} does not stand on a word of the engine's state")
-        words.append(_ENCODING[reg] if offset is None else offset // 8)
-    return tuple(words)
-
-
-# The fxsave image -----------------------------------------------------------------------------------------------
-
-_FX_BATCH_IDS = (
-    abi.REG_FPSW,  # first: the ST registers are relative to its TOP field
-    abi.REG_FPCW,
-    abi.REG_FPTAG,
-    abi.REG_MXCSR,
-    abi.REG_FOP,
-    abi.REG_FIP,
-    abi.REG_FDP,
-    *range(abi.REG_ST0, abi.REG_ST0 + 8),
-    *range(abi.REG_XMM0, abi.REG_XMM0 + 16),
-)
-_SLOT = RegisterBatch.SLOT_BYTES
-_ST_START = 7 * _SLOT
-_XMM_START = _ST_START + 8 * _SLOT
-FXSAVE_BYTES = 512
-_MXCSR_MASK = 0xFFFF
-
-
-class FxsaveCodec:
-    """Turns the engine's floating-point registers into an fxsave image and back, in one batch call each."""
-
-    def __init__(self) -> None:
-        self.batch = RegisterBatch(_FX_BATCH_IDS)
-        self._data = memoryview(self.batch.data).cast("B")
-
-    def clear(self) -> None:
-        """To be done before the batch is read: registers are narrower than their slots."""
-        self._data[:] = bytes(len(self._data))
-
-    def pack(self) -> bytes:
-        """The image of what the batch holds."""
-        data = self._data
-        fpsw, fpcw, tags, mxcsr, opcode, fip, fdp = (struct.unpack_from("<Q", data, slot * _SLOT)[0] for slot in range(7))
-        abridged = 0
-        for number in range(8):
-            if tags >> 2 * number & 3 != 3:
-                abridged |= 1 << number
-        image = bytearray(FXSAVE_BYTES)
-        struct.pack_into("<HHBxHQQII", image, 0, fpcw, fpsw, abridged, opcode, fip, fdp, mxcsr, _MXCSR_MASK)
-        for number in range(8):
-            start = _ST_START + number * _SLOT
-            image[32 + 16 * number : 42 + 16 * number] = data[start : start + 10]
-        image[160:416] = data[_XMM_START : _XMM_START + 256]
-        return bytes(image)
-
-    def unpack(self, image: bytes) -> None:
-        """Put an image into the batch.  Reserved bits of MXCSR are cleared, as the kernel does before ``fxrstor``."""
-        if len(image) != FXSAVE_BYTES:
-            raise ValueError(f"an fxsave image has 512 bytes, not {len(image)}")
-        data = self._data
-        self.clear()
-        fpcw, fpsw, abridged, mxcsr = struct.unpack_from("<HHB19xI", image)
-        tags = 0
-        for number in range(8):
-            if not abridged >> number & 1:
-                tags |= 3 << 2 * number
-        for slot, value in enumerate((fpsw, fpcw, tags, mxcsr & _MXCSR_MASK)):
-            struct.pack_into("<Q", data, slot * _SLOT, value)
-        for number in range(8):
-            start = _ST_START + number * _SLOT
-            data[start : start + 10] = image[32 + 16 * number : 42 + 16 * number]
-        data[_XMM_START : _XMM_START + 256] = image[160:416]
-
-
-INITIAL_FXSAVE = struct.pack("<HHBxHQQII", 0x37F, 0, 0, 0, 0, 0, 0x1F80, _MXCSR_MASK) + bytes(480)
-"""After ``fninit`` and with the default MXCSR: what a program starts with."""
+def register_words(state: StateLayout) -> tuple[int, ...]:
+    """For each :class:`Reg`, the index of its 64-bit word in the engine's state."""
+    offsets = {name: 8 * number for number, name in enumerate(_ENCODING)} | {
+        "RIP": state.rip,
+        "EFLAGS": state.rflags,
+        "CS": state.cs,
+        "SS": state.ss,
+        "FS_BASE": state.fs_base,
+        "GS_BASE": state.gs_base,
+    }
+    if any(offset % 8 for offset in offsets.values()):
+        raise EngineError(f"a register does not stand on a word of the engine's state: {offsets}")
+    return tuple(offsets[reg.name] // 8 for reg in Reg)
 
 
 class CpuRegisters:
@@ -170,7 +81,7 @@ class CpuRegisters:
     def read(self, reg: Reg) -> int:
         if reg in _SELECTORS:
             return self._q[self._words[reg]] & 0xFFFF
-        if reg == _EFLAGS and self._cpu.running and self._cpu.live is self:
+        if reg == _EFLAGS and self._is_running():
             return self._cpu.engine.reg_read(abi.REG_EFLAGS)  # inside a run they are not in one word
         return self._q[self._words[reg]]
 
@@ -189,7 +100,7 @@ class CpuRegisters:
         values = [q[word] for word in self._words]
         values[_CS] &= 0xFFFF
         values[_SS] &= 0xFFFF
-        if self._cpu.running and self._cpu.live is self:
+        if self._is_running():
             values[_EFLAGS] = self._cpu.engine.reg_read(abi.REG_EFLAGS)
         return values
 
@@ -205,22 +116,22 @@ class CpuRegisters:
 
     def fp_state(self) -> bytes:
         self._must_be_stopped()
-        lib, codec = self._cpu.engine.lib, self._cpu.fxsave
+        engine, codec = self._cpu.engine, self._cpu.fxsave
         codec.clear()
         if self._cpu.live is self:
-            lib.uc_reg_read_batch(self._cpu.engine.handle, *codec.batch.args)
+            engine.lib.uc_reg_read_batch(engine.handle, *codec.batch.args)
         else:
-            lib.uc_context_reg_read_batch(self.address, *codec.batch.args)
+            engine.lib.uc_context_reg_read_batch(self.address, *codec.batch.args)
         return codec.pack()
 
     def set_fp_state(self, fxsave: bytes) -> None:
         self._must_be_stopped()
-        lib, codec = self._cpu.engine.lib, self._cpu.fxsave
+        engine, codec = self._cpu.engine, self._cpu.fxsave
         codec.unpack(fxsave)
         if self._cpu.live is self:
-            lib.uc_reg_write_batch(self._cpu.engine.handle, *codec.batch.args)
+            engine.lib.uc_reg_write_batch(engine.handle, *codec.batch.args)
         else:
-            lib.uc_context_reg_write_batch(self.address, *codec.batch.args)
+            engine.lib.uc_context_reg_write_batch(self.address, *codec.batch.args)
 
     def clone(self) -> CpuRegisters:
         self._must_be_stopped()
@@ -234,9 +145,9 @@ class CpuRegisters:
         if self._cpu.live is self:
             self._cpu.engine.context_restore(self.address)
 
+    def _is_running(self) -> bool:
+        return self._cpu.running and self._cpu.live is self
+
     def _must_be_stopped(self) -> None:
-        if self._cpu.running and self._cpu.live is self:
-            raise RuntimeError("registers of the running task changed or copied inside a callback (stopped=True is missing)")
-
-
-assert layout.USER_CS == 0x33
+        if self._is_running():
+            raise RuntimeError("registers of the running task changed or copied inside a callback")

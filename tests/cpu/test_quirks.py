@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from emu.cpu import Cpu, EngineError, FastMemory, Sse42, Tick, engine, native, quirks
+from emu.cpu import Cpu, EngineError, FastMemory, Sse42, Tick, engine, native, probe, quirks
 from emu.cpu import unicorn_abi as abi
 from kernel.hardware import Reg
 from mmu.physmem import PhysMem
@@ -40,12 +40,12 @@ def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("answer", [b"", bytes(0x10000)])
 def test_an_engine_whose_state_is_not_found_is_refused(monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
-    real = quirks._read_own_memory
+    real = probe.read_own_memory
 
     def blind(address: int, nr_bytes: int) -> bytes:
-        return real(address, nr_bytes) if nr_bytes == quirks._ENGINE_SCAN_BYTES else answer
+        return real(address, nr_bytes) if nr_bytes == probe.ENGINE_SCAN_BYTES else answer
 
-    monkeypatch.setattr(quirks, "_read_own_memory", blind)
+    monkeypatch.setattr(probe, "read_own_memory", blind)
     with pytest.raises(EngineError, match=r"registers were not found.*pip install"):
         Cpu(PhysMem(64))
 
@@ -57,18 +57,20 @@ def test_unknown_features_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_reading_memory_that_is_not_there() -> None:
-    assert quirks._read_own_memory(8, 100) == b""
-    assert quirks._read_own_memory((1 << 64) - 8, 100) == b""
+    assert probe.read_own_memory(8, 100) == b""
+    assert probe.read_own_memory((1 << 64) - 8, 100) == b""
     text = ctypes.create_string_buffer(b"here it is")
-    assert quirks._read_own_memory(ctypes.addressof(text), 10) == b"here it is"
+    assert probe.read_own_memory(ctypes.addressof(text), 10) == b"here it is"
 
 
 def test_fast_memory_flag_that_is_not_recognised_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Cpu(PhysMem(64)).fast_memory is FastMemory.ON
+    monkeypatch.setenv("PAGEWALK_FAST_MEMORY", "off")
+    assert Cpu(PhysMem(64)).fast_memory is FastMemory.OFF
     assert Cpu(PhysMem(64), fast_memory=FastMemory.OFF).fast_memory is FastMemory.OFF
-    real = quirks._read_own_memory
+    real = probe.read_own_memory
     for spoil in (lambda image: image.replace(b"\xff\x0f\0\0", b"\xfe\x0f\0\0"), lambda image: image + image):
-        monkeypatch.setattr(quirks, "_read_own_memory", lambda address, n, spoil=spoil: spoil(real(address, n)))
+        monkeypatch.setattr(quirks, "read_own_memory", lambda address, n, spoil=spoil: spoil(real(address, n)))
         cpu = Cpu.__new__(Cpu)
         ram = PhysMem(64)
         cpu.engine = engine.Engine(ram.address, ram.size)

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from emu.cpu.registers import INITIAL_FXSAVE
+from emu.cpu.fxsave import INITIAL_FXSAVE
 from kernel.hardware import NR_REGS, PlainRegisters, Reg
 from tests.cpu.harness import CODE, DATA, STACK, SYSCALL, UD2, Box
 
@@ -146,7 +146,7 @@ def test_execve_in_the_running_task(box: Box) -> None:
     regs.reset()
     regs.write(Reg.RIP, CODE)
     box.run(regs)
-    assert [call for call in box.syscalls] == [(0,) * 7, (0,) * 7]
+    assert box.syscalls == [(0,) * 7, (0,) * 7]
 
 
 def test_clone_is_independent(box: Box) -> None:

@@ -22,7 +22,7 @@ def test_constant(name: str) -> None:
 
 def test_order_of_general_registers() -> None:
     names = "RAX RCX RDX RBX RSP RBP RSI RDI R8 R9 R10 R11 R12 R13 R14 R15".split()
-    assert abi.GPR_IDS == tuple(getattr(x86_const, f"UC_X86_REG_{name}") for name in names)
+    assert tuple(getattr(x86_const, f"UC_X86_REG_{name}") for name in names) == abi.GPR_IDS
 
 
 def test_ctl_code() -> None:

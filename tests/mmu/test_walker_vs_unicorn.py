@@ -11,9 +11,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from emu.cpu import layout, quirks
+from emu.cpu import layout
 from emu.cpu import unicorn_abi as abi
+from emu.cpu.boot import enter_long_mode
 from emu.cpu.engine import Engine, IntrCallback
+from emu.cpu.probe import RingProbe, find_state, probe_state_layout
 from mmu import walker
 from mmu.paging import PTE_A, PTE_D, PTE_G, PTE_NX, PTE_P, PTE_PS, PTE_SOFT1, PTE_U, PTE_W
 from mmu.physmem import PhysMem
@@ -44,11 +46,11 @@ class Bench:
         self.ram = PhysMem(NR_FRAMES)
         self.kernel = layout.KernelLayout(self.ram)
         self.engine = Engine(self.ram.address, self.ram.size)
-        state_address, _ = quirks.find_state(self.engine)
-        self.enter_long_mode()
-        probe = quirks.RingProbe(self.engine, self.kernel, state_address)
-        self.ring0 = probe._context
-        self.state = quirks.probe_state_layout(self.engine, probe)
+        state_address, _ = find_state(self.engine)
+        enter_long_mode(self.engine, self.kernel)
+        probe = RingProbe(self.engine, self.kernel, state_address)
+        self.ring0 = probe.ring0_context
+        self.state = probe_state_layout(probe)
         image = memoryview((ctypes.c_char * self.state.state_bytes).from_address(state_address)).cast("B")
         self.q, self.i = image.cast("Q"), image.cast("i")
         self.kernel.map_window([self.kernel.frames[layout.STUB]])
@@ -61,14 +63,6 @@ class Bench:
             self.ram.write(self.stub + place, code)  # mov eax, [rbx]; int3 -- mov [rbx], eax; int3
         self.seen: list[tuple[int, int]] = []
         self.engine.add_hook(abi.HOOK_INTR, IntrCallback(self._on_interrupt))
-
-    def enter_long_mode(self) -> None:
-        engine = self.engine
-        engine.reg_write_segment(abi.REG_GDTR, 0, layout.TABLES_VADDR, layout.GDT_LIMIT, 0)
-        engine.reg_write(abi.REG_CR4, 0x620)
-        engine.msr_write(0xC000_0080, EFER)
-        engine.reg_write(abi.REG_CR3, self.kernel.boot_cr3)
-        engine.reg_write(abi.REG_CR0, CR0)
 
     def _on_interrupt(self, _engine: int, vector: int, _data: int) -> None:
         self.seen.append((vector, self.i[self.state.error_code // 4]))
