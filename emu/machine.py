@@ -25,6 +25,7 @@ from kernel.task.task import TIF_NEED_RESCHED, TaskState
 from mmu.physmem import PhysMem
 
 if TYPE_CHECKING:
+    from emu.stats import Recorder
     from kernel.task.task import Task
 
 PAGE_SIZE = 4096
@@ -75,6 +76,9 @@ class MachineConfig:
     clock: str = "virtual"
     max_map_count: int | None = None
     check: int = 0
+    """Check all invariants after every so many system calls and faults; 0 never."""
+    record_stats: bool = False
+    """Also count what only events tell (emu/stats.py)."""
     fail: tuple[str, ...] = ()
     """Failures to inject: kernel/fault_inject.py."""
 
@@ -121,6 +125,11 @@ class Machine:
             self._switch_checks_on(config.check)
         self.init: Task | None = None
         """The program that was spawned first: its end is the machine's."""
+        self.recorder: Recorder | None = None
+        if config.record_stats:
+            from emu.stats import Recorder
+
+            self.recorder = Recorder(self)
         self.on_quantum: Callable[[Machine], None] | None = None
         """Called between quanta (progress displays)."""
         self._interrupted = False
@@ -129,10 +138,9 @@ class Machine:
         return self.cpu.blocks
 
     def _mount(self, config: MachineConfig) -> None:
-        from kernel.fs.mount_root import mount_root
-
         from emu.console import HostConsole
         from emu.hosttree import OsHostTree
+        from kernel.fs.mount_root import mount_root
 
         self.console = HostConsole()
         self.host_tree = OsHostTree(config.root, config.writable)
@@ -283,6 +291,8 @@ class Machine:
 
     def close(self) -> None:
         """Give the engine and the host's files back; the machine cannot run any more."""
+        if self.recorder is not None:
+            self.recorder.detach()
         if self.config.swap is not None:
             self.swap_device.close()
         self.cpu.close()
