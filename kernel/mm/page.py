@@ -341,6 +341,12 @@ class MemMap:
             mapping[pfn] = None
         self._free.extend(frames)
 
+    def free_frames(self) -> PfnArray:
+        """All free frames, each as often as it is listed (for rmap/check_memory.py)."""
+        fresh = np.arange(self._next_fresh, self.nr_frames)
+        fresh = fresh[(self.flags_np[fresh] & PG_reserved) == 0]
+        return np.concatenate((np.array(self._pcp + self._free, np.int64), fresh))
+
     # ---- the rest -----------------------------------------------------------------------------------------------
 
     def lru_add(self, pfn: int) -> None:

@@ -50,25 +50,28 @@ _KEEP = VM_LOCKED | VM_RESERVED
 class WalkStats:
     """What the walks of one kind came to."""
 
-    __slots__ = ("nr_checked", "nr_hits", "nr_missed", "nr_proposed", "nr_skipped", "nr_stale", "nr_walks")
+    __slots__ = ("nr_checked", "nr_hits", "nr_missed", "nr_proposed", "nr_walks")
 
     def __init__(self) -> None:
         self.nr_walks = 0
         self.nr_proposed = 0
         """Places that the policy (or i_mmap) named."""
-        self.nr_skipped = 0
-        """Of these, not looked at: the address space has no pages of that kind at all."""
         self.nr_checked = 0
-        """PTEs looked at: hits and stale ones."""
+        """PTEs looked at; the rest lay in address spaces that have no pages at all."""
         self.nr_hits = 0
-        self.nr_stale = 0
         self.nr_missed = 0
         """Mappings that were never found."""
 
     def as_dict(self) -> dict[str, int]:
-        return {name.removeprefix("nr_"): getattr(self, name) for name in (
-            "nr_walks", "nr_proposed", "nr_skipped", "nr_checked", "nr_hits", "nr_stale", "nr_missed"
-        )}  # fmt: skip
+        return {
+            "walks": self.nr_walks,
+            "proposed": self.nr_proposed,
+            "skipped": self.nr_proposed - self.nr_checked,
+            "checked": self.nr_checked,
+            "hits": self.nr_hits,
+            "stale": self.nr_checked - self.nr_hits,
+            "missed": self.nr_missed,
+        }
 
 
 class Rmap:
@@ -125,7 +128,11 @@ class Rmap:
             left -= 1
             if not left:
                 break
-        self._count(stats, "referenced", pfn, mapcount - left, left, nr_proposed, nr_checked)
+        stats.nr_proposed += nr_proposed
+        stats.nr_checked += nr_checked
+        stats.nr_hits += mapcount - left
+        if left:
+            self._missed(stats, "referenced", pfn, left, mapcount - left, nr_proposed)
         return referenced
 
     def _proposals(self, pfn: int, flags: int) -> Iterable[tuple[MmStruct, int, Vma | None]]:
@@ -216,27 +223,20 @@ class Rmap:
                 pages.flags[pfn] = pages.flags[pfn] & _NOT_EXCLUSIVE | (PG_dirty if is_dirty else 0)
             elif is_dirty:
                 pages.mapping[pfn].set_page_dirty(pfn)
-        missed = left if result == SWAP_AGAIN else 0
-        self._count(stats, "unmap", pfn, before - left, missed, nr_proposed, nr_checked)
+        stats.nr_proposed += nr_proposed
+        stats.nr_checked += nr_checked
+        stats.nr_hits += before - left
+        if result == SWAP_AGAIN:
+            self._missed(stats, "unmap", pfn, left, before - left, nr_proposed)
         if RMAP_UNMAP.on:
             RMAP_UNMAP.emit(pfn, result, before - left, nr_proposed)
         return result
 
-    # ---- counting -----------------------------------------------------------------------------------------------
-
     @staticmethod
-    def _count(
-        stats: WalkStats, why: str, pfn: int, nr_hits: int, nr_missed: int, nr_proposed: int, nr_checked: int
-    ) -> None:
-        stats.nr_proposed += nr_proposed
-        stats.nr_skipped += nr_proposed - nr_checked
-        stats.nr_checked += nr_checked
-        stats.nr_hits += nr_hits
-        stats.nr_stale += nr_checked - nr_hits
-        if nr_missed:
-            stats.nr_missed += nr_missed
-            if RMAP_MISS.on:
-                RMAP_MISS.emit(pfn, why, nr_missed, nr_hits, nr_proposed)
+    def _missed(stats: WalkStats, why: str, pfn: int, nr_missed: int, nr_hits: int, nr_proposed: int) -> None:
+        stats.nr_missed += nr_missed
+        if RMAP_MISS.on:
+            RMAP_MISS.emit(pfn, why, nr_missed, nr_hits, nr_proposed)
 
 
 def _is_locked(mm: MmStruct, vaddr: int, vma: Vma | None) -> bool:

@@ -48,7 +48,7 @@ RECLAIM_END = Tracepoint("vmscan:reclaim_end", "who nr_reclaimed nr_scanned prio
 SWAP_CLUSTER_MAX = 32
 DEF_PRIORITY = 12
 _DIRECT, _KSWAPD = "direct", "kswapd"
-_MAX_DIRECT_LOOPS = 4
+_MAX_FRUITLESS_PASSES = 4
 _NOT_ACTIVE = ~PG_active & 0xFFFF_FFFF
 _ANON_OR_SWAPCACHE = PG_anon | PG_swapcache
 
@@ -92,6 +92,8 @@ class Reclaim:
         self.pageout = Pageout(kernel)
         self.kswapd_wanted = False
         """Free memory is low: the run loop is to call :meth:`kswapd_tick`."""
+        self.kswapd_failed = False
+        """kswapd found nothing; it sleeps until somebody else does (``kswapd_failures``)."""
         self.nr_scan_active = self.nr_scan_inactive = 0
         """Pages to be scanned that did not yet make up a batch."""
         self.prev_priority = DEF_PRIORITY
@@ -106,43 +108,42 @@ class Reclaim:
         """The allocator is below the low watermark and wants ``nr_pages`` frames; how many were freed."""
         pages = self._pages
         if pages.nr_free > pages.watermark_min:
-            self.kswapd_wanted = True
+            self.kswapd_wanted = not self.kswapd_failed
             return 0
         self._vmstat.allocstall_normal += 1
-        freed = 0
-        for _ in range(_MAX_DIRECT_LOOPS):
-            freed += self.try_to_free_pages(max(nr_pages - freed, 1))
-            if freed >= nr_pages:
-                break
-        if not freed and not self.oom_disabled:
+        freed = self._reclaim(_DIRECT, nr_pages)
+        if freed:
+            self.kswapd_failed = False
+        elif not self.oom_disabled:
             before = pages.nr_free
             self.kernel.oom.out_of_memory()
             freed = max(0, pages.nr_free - before)
         return freed
 
     def kswapd_tick(self) -> None:
-        """``balance_pgdat``: reclaim until the high watermark is reached or nothing more can be had.
+        """``balance_pgdat``: reclaim up to the high watermark.
 
         To be called between two operations of the kernel, when :attr:`kswapd_wanted` is set.
         """
         self.kswapd_wanted = False
-        pages = self._pages
-        while pages.nr_free < pages.watermark_high:
-            if not self._run(_KSWAPD, pages.watermark_high - pages.nr_free):
-                break
-        self._vmstat.pageoutrun += 1
+        nr_wanted = self._pages.watermark_high - self._pages.nr_free
+        if nr_wanted > 0:
+            self._vmstat.pageoutrun += 1
+            self.kswapd_failed = not self._reclaim(_KSWAPD, nr_wanted)
 
     def try_to_free_pages(self, nr_pages: int) -> int:
-        """Direct reclaim of about ``nr_pages`` frames (at least one batch); how many were freed."""
-        return self._run(_DIRECT, nr_pages)
+        """Reclaim ``nr_pages`` frames whatever the watermarks say; how many were freed."""
+        return self._reclaim(_DIRECT, nr_pages)
 
-    def shrink_all_memory(self, nr_pages: int) -> int:
-        """Reclaim ``nr_pages`` whatever the watermarks say (tests, ``reclaim`` of the fuzzer); how many were freed."""
-        freed = 0
-        while freed < nr_pages:
-            got = self._run(_DIRECT, nr_pages - freed)
-            if not got:
-                break
+    def _reclaim(self, who: str, nr_pages: int) -> int:
+        """Passes until ``nr_pages`` were freed, or until some passes in a row freed nothing.
+
+        The first pass may find every page used, the second clears the marks of use of mapped pages, the third frees.
+        """
+        freed = nr_fruitless = 0
+        while freed < nr_pages and nr_fruitless < _MAX_FRUITLESS_PASSES:
+            got = self._run(who, nr_pages - freed)
+            nr_fruitless = 0 if got else nr_fruitless + 1
             freed += got
         return freed
 
