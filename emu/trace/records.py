@@ -8,6 +8,7 @@ strings, because JSON numbers lose bits beyond 53; all other numbers are numbers
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -18,9 +19,10 @@ from emu.trace.printer import CallPrinter, unknown_call
 from emu.trace.quote import pointer
 from emu.trace.structs_tasks import siginfo_text
 from kernel.abi.errno import errno_name
-from kernel.abi.signal import si_code_name, signal_name
+from kernel.abi.signal import SigInfo, si_code_name, signal_name
 from kernel.hardware import Reg
 from kernel.mm.fault import FaultResult
+from kernel.mm.rmap.policy import FirstWrite
 from kernel.mm.types import MmStruct, Vma
 from kernel.syscalls.names import syscall_name
 from kernel.syscalls.table import SyscallSpec
@@ -238,6 +240,10 @@ class Recorder:
             return f"{value.vm_start:#x}-{value.vm_end:#x} {permissions(value)} {name}"
         if isinstance(value, Task):
             return f"{value.comm}/{value.pid}"
+        if isinstance(value, FirstWrite):
+            return self._first_write(value)
+        if isinstance(value, SigInfo):
+            return siginfo_text(value.signo, value.code, value.to_bytes())
         if isinstance(value, list | tuple):
             return [self._plain(field, item) for item in value]
         if isinstance(value, Mapping):
@@ -245,3 +251,15 @@ class Recorder:
         number = getattr(value, "id", None)
         kind = "mm" if isinstance(value, MmStruct) else type(value).__name__
         return f"{kind}#{number}" if isinstance(number, int) else kind
+
+    def _first_write(self, write: FirstWrite) -> Record:
+        """Who gave an area its anon_vma."""
+        task = write.task
+        code = self._code(task.mm if task is not None else None, write.ip)
+        return {
+            "pid": 0 if task is None else task.pid,
+            "address": None if write.vaddr is None else f"{write.vaddr:#x}",
+            "code": code["text"],
+            "source": None if code["file"] is None else f"{posixpath.basename(code['file'])}:{code['line']}",
+            "insn": code["insn"],
+        }

@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from kernel.kernel import Kernel
     from kernel.task.task import Task
 
-CATEGORIES = {
-    "faults": "exceptions:",
-    "syscalls": "syscalls:",
-    "mm": "mm:",
-    "rmap": "rmap:",
-    "swap": "swap:",
-    "sched": "sched:",
-    "signal": "signal:",
-    "tlb": "tlb:",
+CATEGORIES: dict[str, tuple[str, ...]] = {
+    "faults": ("exceptions:",),
+    "syscalls": ("syscalls:",),
+    "mm": ("mm:",),
+    "rmap": ("rmap:",),
+    "swap": ("swap:", "vmscan:", "oom:"),
+    "sched": ("sched:",),
+    "signal": ("signal:",),
+    "tlb": ("tlb:",),
 }
-"""What ``-e`` chooses, and the subsystem of its tracepoints."""
+"""What ``-e`` chooses, and the subsystems of its tracepoints."""
 
 _WITH_SYSCALLS = ("signal:signal_deliver", "sched:sched_process_exit")
 """strace shows these among the calls."""
@@ -78,7 +78,7 @@ class Filter:
 
 def known_categories() -> list[str]:
     """The categories that have tracepoints in this kernel."""
-    return [name for name, prefix in CATEGORIES.items() if tracepoints(prefix)]
+    return [name for name, prefixes in CATEGORIES.items() if any(map(tracepoints, prefixes))]
 
 
 def syscalls_named(words: Iterable[str]) -> frozenset[str]:
@@ -137,7 +137,7 @@ class TraceSession:
         self._sink.end({"type": "end", "status": status, "counts": dict(sorted(self.counts.items()))})
 
     def _chosen(self) -> list[Tracepoint]:
-        prefixes = tuple(CATEGORIES[name] for name in self.categories)
+        prefixes = tuple(prefix for name in self.categories for prefix in CATEGORIES[name])
         names = _WITH_SYSCALLS if "syscalls" in self.categories else ()
         return [point for point in tracepoints() if point.name.startswith(prefixes) or point.name in names]
 
