@@ -61,7 +61,7 @@ class Translation(NamedTuple):
     page_size: int
 
 
-class PageFault(Exception):  # noqa: N818 - the processor's name for it
+class PageFault(Exception):
     """The walk ended in an exception: #PF with its error code, or #GP for a non-canonical address."""
 
     def __init__(self, vaddr: int, error_code: int, vector: int = VECTOR_PF) -> None:

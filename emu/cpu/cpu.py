@@ -22,8 +22,9 @@ from enum import Enum
 from emu.cpu import layout
 from emu.cpu import unicorn_abi as abi
 from emu.cpu.boot import boot
-from emu.cpu.decode import MAX_INSTRUCTION_BYTES, reads_before_it_writes
+from emu.cpu.decode import FaultingInstructions
 from emu.cpu.engine import (
+    CODE_BUFFER_BYTES,
     Engine,
     EngineError,
     InCallback,
@@ -65,7 +66,6 @@ KERNEL_ENTRY_BLOCKS = 64
 _FIRST_SLICE_BLOCKS = 20_000
 _LAST_SLICE_BLOCKS = 1 << 40
 _FAULTS_PER_TLB_CHECK = 64
-_MAX_KNOWN_INSTRUCTIONS = 10_000
 
 
 class Tick(Enum):
@@ -91,6 +91,7 @@ class Cpu:
         fast_memory: FastMemory | None = None,
         sse42: Sse42 = Sse42.HIDDEN,
         tick: Tick = Tick.BLOCKS,
+        code_buffer_bytes: int = CODE_BUFFER_BYTES,
     ) -> None:
         """``fast_memory`` None: as the environment says (``PAGEWALK_FAST_MEMORY``)."""
         self.physmem = physmem
@@ -104,7 +105,7 @@ class Cpu:
         self.kernel_pml4_entries = self._kernel.pml4_entries
         """What every root table needs: slot -> entry."""
 
-        self.engine = Engine(physmem.address, physmem.size)
+        self.engine = Engine(physmem.address, physmem.size, code_buffer_bytes)
         wanted = FastMemory.from_environment() if fast_memory is None else fast_memory
         found = wanted is FastMemory.ON and set_fast_memory(self.engine)
         self.fast_memory = FastMemory.ON if found else FastMemory.OFF
@@ -124,7 +125,10 @@ class Cpu:
         self.register_words = register_words(booted.state)
         self.pristine_context = booted.pristine_context
         self._live_bytes, self._q, self._i = booted.live_bytes, booted.live_words, booted.live_ints
+        # Indices into the words and ints of the engine's state.
         self._rip_word, self._cr3_word = booted.state.rip // 8, booted.state.cr3 // 8
+        self._cr2_word, self._error_code_int = booted.state.cr2 // 8, booted.state.error_code // 4
+        self._is_int_int, self._old_exception_int = booted.state.is_int // 4, booted.state.old_exception // 4
         self._tlb, self._flush_page, self._processor = booted.tlb, booted.flush_page, booted.processor_address
 
         self.running = False
@@ -146,10 +150,7 @@ class Cpu:
         self._flush_queued = False
         self._stale_code: list[int] = []
         self._faults_to_tlb_check = _FAULTS_PER_TLB_CHECK
-        self._ram = physmem.mem
-        self._code_pages: dict[int, int] = {}
-        """Page of RIP -> physical address; as good as the TLB, and emptied with it."""
-        self._known_instructions: dict[bytes, bool] = {}
+        self._instructions = FaultingInstructions(physmem)
         self._add_hooks(booted.state_address)
 
     def _add_hooks(self, state_address: int) -> None:
@@ -190,13 +191,13 @@ class Cpu:
         self.engine.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_known_instructions"):
+        if hasattr(self, "_instructions"):
             self.close()
 
     # Hardware (kernel/hardware.py) -----------------------------------------------------------------------------------
 
     def flush_tlb(self) -> None:
-        self._code_pages.clear()
+        self._instructions.forget_pages()
         self._flush_queued = True
         self._work_queued = True
 
@@ -205,7 +206,7 @@ class Cpu:
         if self._flush_page is None:
             self.flush_tlb()
         else:
-            self._code_pages.clear()
+            self._instructions.forget_pages()
             self._flush_page(self._processor, vaddr)
 
     def invalidate_code(self, pfn: int) -> None:
@@ -235,7 +236,7 @@ class Cpu:
         if cr3 != self._cr3:
             self.engine.reg_write(abi.REG_CR3, cr3)  # flushes
             self._cr3 = cr3
-            self._code_pages.clear()
+            self._instructions.forget_pages()
             self._flush_queued = False
             self._next_slice = _FIRST_SLICE_BLOCKS
         else:
@@ -396,55 +397,37 @@ class Cpu:
 
     def _on_interrupt(self, _engine: int, vector: int, _data: int) -> None:
         try:
-            state, ints = self.state, self._i
-            if vector == _VECTOR_PF and not ints[state.is_int >> 2]:
-                ints[state.old_exception >> 2] = -1
-                q = self._q
-                vaddr = q[state.cr2 >> 3]
-                error_code = ints[state.error_code >> 2]
-                rip = q[self._rip_word]
-                if not error_code & _PF_WRITE_OR_INSTR and self._reads_before_it_writes(rip):
-                    error_code |= PF_WRITE
-                if self.on_page_fault(vaddr, error_code, rip):
-                    self._faults_to_tlb_check -= 1
-                    if not self._faults_to_tlb_check:
-                        self._faults_to_tlb_check = _FAULTS_PER_TLB_CHECK
-                        if self._tlb is not None and self._tlb.wants_flush:
-                            self.flush_tlb()
-                else:
-                    self._vector, self._error_code, self._vaddr = _VECTOR_PF, error_code, vaddr
-                    self._stop_for(StopReason.PAGE_FAULT)
-                if self._work_queued:
-                    self._finish_callback()
-                if self.tick is Tick.KERNEL_ENTRIES:
-                    self._count_kernel_entry()
+            ints = self._i
+            ints[self._old_exception_int] = -1
+            if vector == _VECTOR_PF and not ints[self._is_int_int]:
+                self._page_fault()
             else:
-                ints[state.old_exception >> 2] = -1
-                self._exception(vector, bool(ints[state.is_int >> 2]))
+                self._exception(vector, bool(ints[self._is_int_int]))
         except BaseException as error:
             self._keep_error(error)
 
-    def _reads_before_it_writes(self, rip: int) -> bool:
-        """See ``decode.py``.  The instruction has just been executed, so its page is there."""
-        base = self._code_pages.get(rip >> 12)
-        if base is None:
-            try:
-                base = walker.walk(self.physmem, self._cr3, rip, walker.EXECUTE, 3, set_ad=False).paddr & -4096
-            except walker.PageFault:
-                return False
-            self._code_pages[rip >> 12] = base
-        start = base + (rip & 0xFFF)
-        code = bytes(self._ram[start : min(start + MAX_INSTRUCTION_BYTES, base + 4096)])
-        known = self._known_instructions.get(code)
-        if known is None:
-            if len(self._known_instructions) >= _MAX_KNOWN_INSTRUCTIONS:
-                self._known_instructions.clear()
-            known = self._known_instructions[code] = reads_before_it_writes(code)
-        return known
+    def _page_fault(self) -> None:
+        q = self._q
+        vaddr, rip, error_code = q[self._cr2_word], q[self._rip_word], self._i[self._error_code_int]
+        if not error_code & _PF_WRITE_OR_INSTR and self._instructions.reads_before_it_writes(self._cr3, rip):
+            error_code |= PF_WRITE
+        if self.on_page_fault(vaddr, error_code, rip):
+            self._faults_to_tlb_check -= 1
+            if not self._faults_to_tlb_check:
+                self._faults_to_tlb_check = _FAULTS_PER_TLB_CHECK
+                if self._tlb is not None and self._tlb.wants_flush:
+                    self.flush_tlb()
+        else:
+            self._vector, self._error_code, self._vaddr = _VECTOR_PF, error_code, vaddr
+            self._stop_for(StopReason.PAGE_FAULT)
+        if self._work_queued:
+            self._finish_callback()
+        if self.tick is Tick.KERNEL_ENTRIES:
+            self._count_kernel_entry()
 
     def _exception(self, vector: int, is_int: bool) -> None:
         self._vector, self._vaddr = vector, 0
-        self._error_code = 0 if is_int else self._i[self.state.error_code >> 2]
+        self._error_code = 0 if is_int else self._i[self._error_code_int]
         if is_int and vector not in _OPEN_GATES:
             # #GP(selector of the gate, in the IDT) at the instruction, which has two bytes.
             self._vector, self._error_code = VECTOR_GP, vector * 8 + 2

@@ -10,6 +10,9 @@ Models the opcode maps of the Intel SDM, volume 2, appendix A, for 64-bit code.
 
 from __future__ import annotations
 
+from mmu import walker
+from mmu.physmem import PhysMem
+
 MAX_INSTRUCTION_BYTES = 15
 
 # Legacy prefixes: operand and address size, segments, lock, repne, rep.
@@ -52,3 +55,40 @@ def reads_before_it_writes(code: bytes) -> bool:
     regs = opcodes.get(code[index])
     modrm = code[index + 1]
     return regs is not None and modrm < 0xC0 and modrm >> 3 & 7 in regs
+
+
+_MAX_KNOWN_INSTRUCTIONS = 10_000
+
+
+class FaultingInstructions:
+    """Answers for the instruction at RIP, quickly: remembers where pages of code are, and instructions by their bytes."""
+
+    __slots__ = ("_known", "_pages", "_physmem")
+
+    def __init__(self, physmem: PhysMem) -> None:
+        self._physmem = physmem
+        self._pages: dict[int, int] = {}
+        """Page of RIP -> physical address; as good as the TLB."""
+        self._known: dict[bytes, bool] = {}
+
+    def forget_pages(self) -> None:
+        """To be called whenever the TLB is flushed."""
+        self._pages.clear()
+
+    def reads_before_it_writes(self, cr3: int, rip: int) -> bool:
+        """Of an instruction that has just faulted for reading, so that its own page is there."""
+        base = self._pages.get(rip >> 12)
+        if base is None:
+            try:
+                base = walker.walk(self._physmem, cr3, rip, walker.EXECUTE, 3, set_ad=False).paddr & -4096
+            except walker.PageFault:
+                return False
+            self._pages[rip >> 12] = base
+        start = base + (rip & 0xFFF)
+        code = bytes(self._physmem.mem[start : min(start + MAX_INSTRUCTION_BYTES, base + 4096)])
+        answer = self._known.get(code)
+        if answer is None:
+            if len(self._known) >= _MAX_KNOWN_INSTRUCTIONS:
+                self._known.clear()
+            answer = self._known[code] = reads_before_it_writes(code)
+        return answer

@@ -125,19 +125,22 @@ class RegisterBatch:
         return self._ids_address, self._pointers_address, self.length
 
 
+CODE_BUFFER_BYTES = 256 << 20
+"""Room for translated code; when it is full, the engine forgets all of it.  (The engine's own choice is 1 GiB.)"""
+
+
 class Engine:
     """One x86-64 Unicorn engine whose RAM is a block of host memory."""
 
-    def __init__(self, ram_address: int, ram_bytes: int) -> None:
+    def __init__(self, ram_address: int, ram_bytes: int, code_buffer_bytes: int = CODE_BUFFER_BYTES) -> None:
         self.lib = load_library()
         handle = _c_void_p()
         self._check(self.lib.uc_open(abi.ARCH_X86, abi.MODE_64, ctypes.addressof(handle)), "uc_open")
         self.handle: int = handle.value or 0
         self._keep: list[Any] = []
         self._ctl(abi.CTL_CPU_MODEL, _c_int(abi.CPU_X86_EPYC_ROME))
-        self._check(
-            self.lib.uc_mem_map_ptr(self.handle, 0, ram_bytes, abi.PROT_ALL, ram_address), "uc_mem_map_ptr"
-        )
+        self._ctl(abi.CTL_TCG_BUFFER_SIZE, ctypes.c_uint32(code_buffer_bytes))
+        self._check(self.lib.uc_mem_map_ptr(self.handle, 0, ram_bytes, abi.PROT_ALL, ram_address), "uc_mem_map_ptr")
         # With an address to stop at, the engine looks that address up in the page tables at the end of every run.
         self._ctl(abi.CTL_UC_USE_EXITS, _c_int(1))
         self.context_bytes: int = self.lib.uc_context_size(self.handle)

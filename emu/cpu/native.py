@@ -42,37 +42,47 @@ class NativeStubs:
             b"\x48\x83\x29\x01"  # sub qword [rcx], 1
             b"\x78\x01"  # js stop
             b"\xc3"  # ret
-            b"\x48\xb8" + struct.pack("<Q", stop_function) +  # stop: mov rax, uc_emu_stop
-            b"\xff\xe0"  # jmp rax
+            b"\x48\xb8"
+            + struct.pack("<Q", stop_function)  # stop: mov rax, uc_emu_stop
+            + b"\xff\xe0"  # jmp rax
         )
 
     def fault(self, raise_function: int, env: int, vector: int) -> int:
         """A hook that ends the instruction with an exception: ``raise_function(env, vector, 0, 0)``."""
         return self._place(
-            b"\x48\xbf" + struct.pack("<Q", env) +  # mov rdi, env
-            b"\xbe" + struct.pack("<I", vector) +  # mov esi, vector
-            b"\x31\xd2"  # xor edx, edx
+            b"\x48\xbf"
+            + struct.pack("<Q", env)  # mov rdi, env
+            + b"\xbe"
+            + struct.pack("<I", vector)  # mov esi, vector
+            + b"\x31\xd2"  # xor edx, edx
             b"\x31\xc9"  # xor ecx, ecx
-            b"\x48\xb8" + struct.pack("<Q", raise_function) +  # mov rax, raise_exception_err_ra
-            b"\xff\xe0"  # jmp rax
+            b"\x48\xb8"
+            + struct.pack("<Q", raise_function)  # mov rax, raise_exception_err_ra
+            + b"\xff\xe0"  # jmp rax
         )
 
     def syscall(self, read_function: int, rflags_id: int, rip: int, rcx: int, r11: int, callback: int) -> int:
         """A system-call hook.  ``rip``, ``rcx``, ``r11``: host addresses of the guest's registers."""
         return self._place(
             b"\x57\x56\x48\x83\xec\x08"  # push rdi; push rsi; sub rsp, 8
-            b"\x48\xb8" + struct.pack("<Q", rip) +  # mov rax, &RIP
-            b"\x48\x8b\x08"  # mov rcx, [rax]
+            b"\x48\xb8"
+            + struct.pack("<Q", rip)  # mov rax, &RIP
+            + b"\x48\x8b\x08"  # mov rcx, [rax]
             b"\x48\x83\xc1\x02"  # add rcx, 2
-            b"\x48\xb8" + struct.pack("<Q", rcx) +  # mov rax, &RCX
-            b"\x48\x89\x08"  # mov [rax], rcx
-            b"\xbe" + struct.pack("<I", rflags_id) +  # mov esi, UC_X86_REG_RFLAGS
-            b"\x48\xba" + struct.pack("<Q", r11) +  # mov rdx, &R11
-            b"\x48\xb8" + struct.pack("<Q", read_function) +  # mov rax, uc_reg_read
-            b"\xff\xd0"  # call rax
+            b"\x48\xb8"
+            + struct.pack("<Q", rcx)  # mov rax, &RCX
+            + b"\x48\x89\x08"  # mov [rax], rcx
+            b"\xbe"
+            + struct.pack("<I", rflags_id)  # mov esi, UC_X86_REG_RFLAGS
+            + b"\x48\xba"
+            + struct.pack("<Q", r11)  # mov rdx, &R11
+            + b"\x48\xb8"
+            + struct.pack("<Q", read_function)  # mov rax, uc_reg_read
+            + b"\xff\xd0"  # call rax
             b"\x48\x83\xc4\x08\x5e\x5f"  # add rsp, 8; pop rsi; pop rdi
-            b"\x48\xb8" + struct.pack("<Q", callback) +  # mov rax, callback
-            b"\xff\xe0"  # jmp rax
+            b"\x48\xb8"
+            + struct.pack("<Q", callback)  # mov rax, callback
+            + b"\xff\xe0"  # jmp rax
         )
 
 

@@ -28,6 +28,7 @@ CTL_UC_USE_EXITS = 4
 CTL_CPU_MODEL = 7
 CTL_TB_REMOVE_CACHE = 9
 CTL_TLB_FLUSH = 11
+CTL_TCG_BUFFER_SIZE = 13
 
 
 def ctl_code(control: int, nr_args: int, io: int) -> int:

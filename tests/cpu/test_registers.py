@@ -74,6 +74,15 @@ def test_segment_bases_reach_the_program_and_come_back(box: Box) -> None:
     assert regs.read(Reg.FS_BASE) == 2222
 
 
+def test_the_number_of_the_processor_stands_in_a_segment_limit(box: Box) -> None:
+    """As getcpu() of Linux's vDSO reads it, without RDPID."""
+    regs = box.load(b"\xb9\x7b\x00\x00\x00\x0f\x03\xc1" + SYSCALL)  # mov ecx, 0x7b; lsl eax, ecx
+    regs.write(Reg.RAX, 99)
+    box.run(regs)
+    assert regs.read(Reg.RAX) == 0
+    assert regs.read(Reg.R11) & 0x40, "ZF: the descriptor is there"
+
+
 @pytest.mark.parametrize("base", ["FS_BASE", "GS_BASE"])
 def test_segment_base_may_be_set_inside_a_system_call(box: Box, base: str) -> None:
     prefix = b"\x64" if base == "FS_BASE" else b"\x65"

@@ -261,3 +261,24 @@ def test_stack_pointer_may_be_anything(box: Box) -> None:
     assert (stop.reason, stop.vector, stop.error_code) == (StopReason.EXCEPTION, 13, 0)
     assert regs.read(Reg.RIP) == CODE + 1
     assert STACK % 4096 == 0
+
+
+def test_a_full_code_buffer_changes_nothing() -> None:
+    """The engine forgets all translations and goes on."""
+    results = []
+    for megabytes in (256, 2):
+        box = Box(code_buffer_bytes=megabytes << 20)
+        blocks_per_page = b"\xff\xc0\xeb\x00" * 1024  # inc eax; jmp to the next
+        nr_pages = 12
+        base = 0x50_0000_0000
+        for page in range(nr_pages):
+            box.space.map(base + 4096 * page, RX, blocks_per_page)
+        box.space.map(base + 4096 * nr_pages, RX, b"\xff\xcb\x74\x02\xff\xe7" + UD2)  # dec ebx; jz; jmp rdi
+        regs = box.registers(base)
+        regs.write(Reg.RBX, 3)
+        regs.write(Reg.RDI, base)
+        assert box.run(regs).vector == 6
+        results.append((regs.read(Reg.RAX), box.cpu.blocks))
+        box.cpu.close()
+    assert results[0] == results[1]
+    assert results[0][0] == 3 * 12 * 1024
