@@ -124,12 +124,13 @@ def handle_mm_fault(mm: MmStruct, vaddr: int, access: int, ip: int = 0) -> Fault
                         policy.anon_vma_prepare(vma, vaddr_of_page)
                     pfn = pages.alloc_zeroed_page()
                 except KernelError:
-                    return _trace(mm, vma, vaddr, access, ip, _OUT_OF_MEMORY)
+                    return _done(mm, vma, vaddr, access, ip, _OUT_OF_MEMORY)
                 pages.flags[pfn] = PG_NEW_ANON
                 pages.mapcount[pfn] = 1
                 policy.page_add_new_anon_rmap(pfn, vma, vaddr_of_page)
                 pages.lru_batch.append(pfn)
                 mm.rss_anon += 1
+                kernel.vmstat.pgfault += 1
                 q[index] = pfn << 12 | _ANON_PROT[vm_flags & 7]
                 if policy.per_pte:
                     policy.page_dup_rmap(pfn, vma, vaddr_of_page, index)
@@ -143,7 +144,7 @@ def handle_mm_fault(mm: MmStruct, vaddr: int, access: int, ip: int = 0) -> Fault
     if vma is None:
         vma = _grow_stack(mm, vaddr)
         if vma is None:
-            return _trace(mm, None, vaddr, access, ip, Served(SIGSEGV_MAPERR, "bad"))
+            return _done(mm, None, vaddr, access, ip, Served(SIGSEGV_MAPERR, "bad"))
         kind = "stack"
     try:
         served = _handle_pte_fault(mm, vma, vaddr & PAGE_MASK, access)
@@ -151,10 +152,15 @@ def handle_mm_fault(mm: MmStruct, vaddr: int, access: int, ip: int = 0) -> Fault
         served = _OUT_OF_MEMORY if error.errno == Errno.ENOMEM else _BUS_ERROR
     if kind and served.result <= MAJOR:
         served = served._replace(kind=kind)
-    return _trace(mm, vma, vaddr, access, ip, served)
+    return _done(mm, vma, vaddr, access, ip, served)
 
 
-def _trace(mm: MmStruct, vma: Vma | None, vaddr: int, access: int, ip: int, served: Served) -> FaultResult:
+def _done(mm: MmStruct, vma: Vma | None, vaddr: int, access: int, ip: int, served: Served) -> FaultResult:
+    """Count and tell what was done."""
+    vmstat = mm.kernel.vmstat
+    vmstat.pgfault += 1
+    if served.result is MAJOR:
+        vmstat.pgmajfault += 1
     if PAGE_FAULT_USER.on:
         result, kind, pfn, old_pfn = served
         PAGE_FAULT_USER.emit(mm.kernel.current, vaddr, access, ip, kind, result, pfn, old_pfn, vma)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 READAHEAD_PAGES = 32
 """``ra_pages`` (VM_READAHEAD_PAGES, 128 KiB)."""
+_KB_SHIFT = PAGE_SHIFT - 10
 _ZERO_PAGE = bytes(PAGE_SIZE)
 _NOT_DIRTY = ~PG_dirty & 0xFFFF_FFFF
 _NOT_REFERENCED = ~PG_referenced & 0xFFFF_FFFF
@@ -111,6 +112,7 @@ class AddressSpace:
             for pfn in pfns:
                 memmap.put_page(pfn)
             raise
+        self.host.i_sb.kernel.vmstat.pgpgin += len(pfns) << _KB_SHIFT
         mem = memmap.physmem.mem
         for i, pfn in enumerate(pfns):
             chunk = data[i * PAGE_SIZE : (i + 1) * PAGE_SIZE]
@@ -369,6 +371,7 @@ def filemap_write_and_wait(mapping: AddressSpace, first_pgoff: int = 0, last_pgo
             continue
         memmap.flags[pfn] &= _NOT_DIRTY
         del mapping.dirty[pgoff]
+        mapping.host.i_sb.kernel.vmstat.pgpgout += 1 << _KB_SHIFT
     if failure is not None:
         raise failure
 

@@ -38,6 +38,7 @@ from kernel.mm.types import (
     MmStruct,
     Vma,
 )
+from kernel.mm.vmstat import VmEvents
 from kernel.profile import make_policy, resolve_profile
 from kernel.sysctl import Sysctl
 from mmu.physmem import PhysMem
@@ -65,6 +66,7 @@ def make_kernel(ram_pages: int = 4096, profile: str = "6.18", **overrides: str) 
     kernel.check_every = 0
     kernel.total_swap_pages = 0
     kernel.vm_stat = VmStat()
+    kernel.vmstat = VmEvents()
     kernel.log_lines = []
     kernel.log = kernel.log_lines.append
     kernel.mms = []

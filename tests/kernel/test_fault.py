@@ -164,6 +164,14 @@ def test_tracepoint_has_the_fields_of_the_access(mm: MmStruct, faults: Faults) -
     assert record["pfn"] == pfn_at(mm, BASE) and record["old_pfn"] is None and record["task"] is None
 
 
+def test_faults_are_counted(mm: MmStruct) -> None:
+    map_anon(mm, BASE, 2)
+    map_file(mm, BASE * 2, 1, make_file(mm, 1))
+    for vaddr, write in ((BASE, True), (BASE + PAGE_SIZE, False), (BASE * 2, False), (BASE * 3, False)):
+        touch(mm, vaddr, write=write)
+    assert (mm.kernel.vmstat.pgfault, mm.kernel.vmstat.pgmajfault, mm.kernel.vmstat.pgpgin) == (4, 1, 4)
+
+
 def test_out_of_memory(faults: Faults) -> None:
     kernel = make_kernel(ram_pages=256, profile="2.6.7")
     mm = make_mm(kernel)
