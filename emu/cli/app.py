@@ -19,6 +19,7 @@ from emu.cli.status import CommandError, Status
 VERBS = {
     "run": "Run a program; the exit status is the program's.",
     "trace": "Run a program and print its page faults, system calls and other events.",
+    "compare": "Run a program under several kernels and show what differs.",
     "kernels": "List the kernels that --kernel can choose, and their rules.",
     "syscalls": "List the supported system calls, flag by flag.",
 }

@@ -1,0 +1,201 @@
+"""``pagewalk compare``: one program under several kernels, a row each."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from emu.cli.options import GuestCommand, machine_options, program_argument, take_common
+from emu.cli.status import CommandError, Status
+from emu.cli.tables import print_table
+
+if TYPE_CHECKING:
+    from emu.compare import Comparison, Outcome, Row
+
+_LEGEND = """\b
+Columns:
+  exit      the program's exit status, or the signal that killed it
+  output    stdout and stderr, byte for byte, against the last kernel of the list
+  areas     of the first process when it ended / of any process at its peak
+  merges    areas that were joined to a neighbour
+  refused   touching areas that stayed apart: because of flags / file / page offset / anon_vma
+  anon_vma  anon_vmas of the first process at its end, and their lists: mean / longest
+  rmap      memory of the reverse map at that moment, in bytes, as that kernel would have spent it
+  mremap    calls that succeeded, and that failed, by error
+  faults    page faults, and pages that were copied (copy on write, or to move a page)
+
+Exit status: 0 the program behaves the same on all kernels, 1 it does not.
+"""
+
+
+@click.command("compare", cls=GuestCommand, epilog=_LEGEND)
+@click.option("--kernels", metavar="A,B,...", help="Only these kernels, in this order.  [default: all eight]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema: emu/schema/compare-1.json).")
+@click.option("--explain", is_flag=True, help="Say for each kernel which areas stayed apart, and why.")
+@machine_options
+@program_argument
+def command(argv: tuple[str, ...], kernels: str | None, as_json: bool, explain: bool, **values: Any) -> int:
+    """Run a program under several kernels and show what differs.
+
+    \b
+    pagewalk compare -- ./prog
+    pagewalk compare --kernels 2.6.6-rmap39,2.6.7 --explain -- images/p1 16
+    """
+    from emu.compare import compare
+
+    common = take_common(values)
+    names = _kernel_names(kernels)
+    try:
+        with _progress(len(names), common.quiet) as on_done:
+            comparison = compare(common.config, names, argv, wants_refusals=explain, on_done=on_done)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    _fail_if_nothing_ran(comparison)
+    if as_json:
+        print(json.dumps(comparison.as_json(argv), indent=2))
+    else:
+        print_table(_COLUMNS, [_cells(row) for row in comparison.rows()])
+        _say_what_differs(comparison)
+        if explain:
+            _explain(comparison)
+    return 0 if comparison.agrees else 1
+
+
+def _kernel_names(text: str | None) -> list[str]:
+    from kernel.profile import PROFILES
+
+    if text is None:
+        return list(PROFILES)
+    names = list(dict.fromkeys(name for name in text.split(",") if name))
+    for name in names:
+        if name not in PROFILES:
+            raise click.BadParameter(f"no kernel {name!r}; there are {', '.join(PROFILES)}", param_hint="--kernels")
+    if not names:
+        raise click.BadParameter(f"names of kernels, such as {','.join(list(PROFILES)[:2])}", param_hint="--kernels")
+    return names
+
+
+@contextmanager
+def _progress(total: int, quiet: bool) -> Iterator[Callable[[int], None] | None]:
+    """A bar on stderr, if that is a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("running"), BarColumn(), MofNCompleteColumn(), TextColumn("kernels"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda nr_done: progress.update(task, completed=nr_done)
+
+
+def _fail_if_nothing_ran(comparison: Comparison) -> None:
+    """A program that no kernel can start is the user's mistake, not a result."""
+    outcomes = comparison.outcomes
+    if all(outcome.not_runnable is not None for outcome in outcomes):
+        first = outcomes[0]
+        assert first.not_runnable is not None
+        raise CommandError(first.error or "not runnable", Status(first.not_runnable))
+
+
+_COLUMNS = [
+    "kernel",
+    "exit",
+    "output",
+    "areas",
+    "merges",
+    "refused flags/file/pgoff/anon_vma",
+    "anon_vmas",
+    "list mean/longest",
+    "rmap bytes",
+    "mremap",
+    "faults",
+    "copied",
+]
+
+
+def _cells(row: Row) -> list[str]:
+    from emu.compare import REASONS
+
+    others = sum(count for reason, count in row.refused.items() if reason not in REASONS)
+    refused = "/".join(str(row.refused.get(reason, 0)) for reason in REASONS) + (f" +{others}" if others else "")
+    return [
+        row.kernel,
+        _exit_text(row),
+        row.output,
+        f"{'-' if row.areas_end is None else row.areas_end}/{row.areas_peak}",
+        str(row.merges),
+        refused,
+        str(row.anon_vmas),
+        f"{row.list_length_mean:.1f}/{row.list_length_longest}",
+        str(row.rmap_bytes),
+        ", ".join(f"{count} {name}" for name, count in row.mremap.items()) or "-",
+        str(row.faults),
+        str(row.copied_pages),
+    ]
+
+
+def _exit_text(row: Row) -> str:
+    if row.error is not None:
+        return "stopped"
+    return row.signal or str(row.exit_status)
+
+
+def _say_what_differs(comparison: Comparison) -> None:
+    print()
+    for outcome in comparison.outcomes:
+        if outcome.error is not None:
+            print(f"{outcome.kernel}: {outcome.error}")
+        for name, count in sorted(outcome.unimplemented.items()):
+            print(f"{outcome.kernel}: system call {name} is not implemented (ENOSYS, made {count} times)")
+    if comparison.agrees:
+        print(f"The program behaves the same on all {len(comparison.outcomes)} kernels.")
+        return
+    odd = [outcome for outcome in comparison.outcomes if outcome.behaviour != comparison.reference.behaviour]
+    print(f"The program behaves differently than on {comparison.reference.kernel}:")
+    for outcome in odd:
+        print(f"  {outcome.kernel}: {_first_difference(outcome, comparison.reference)}")
+
+
+def _first_difference(outcome: Outcome, reference: Outcome) -> str:
+    """In a few words: how this run went otherwise."""
+    if outcome.error is not None:
+        return "pagewalk stopped the run"
+    for name, ours, theirs in (
+        ("stdout", outcome.stdout, reference.stdout),
+        ("stderr", outcome.stderr, reference.stderr),
+    ):
+        for number, (mine, other) in enumerate(_lines(ours, theirs), start=1):
+            if mine != other:
+                return f"{name} line {number}: {_quoted(mine)} instead of {_quoted(other)}"
+    return f"exit {outcome.signal or outcome.exit_status} instead of {reference.signal or reference.exit_status}"
+
+
+def _lines(ours: bytes, theirs: bytes) -> Iterator[tuple[bytes | None, bytes | None]]:
+    from itertools import zip_longest
+
+    yield from zip_longest(ours.splitlines(), theirs.splitlines())
+
+
+def _quoted(line: bytes | None) -> str:
+    return "nothing" if line is None else repr(line.decode(errors="replace"))
+
+
+def _explain(comparison: Comparison) -> None:
+    from emu.trace.explain import refusal_lines, unique_refusals
+
+    for outcome in comparison.outcomes:
+        print(f"\n{outcome.kernel}")
+        refusals = unique_refusals(outcome.refusals)
+        if not refusals:
+            print("  every two areas that touched were joined")
+        for record, count in refusals:
+            lines = refusal_lines(record)
+            lines[0] += f"  ({count} times)" if count > 1 else ""
+            print("\n".join(f"  {line}" for line in lines))
