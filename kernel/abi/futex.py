@@ -33,22 +33,6 @@ ROBUST_LIST_LIMIT = 2048
 ROBUST_LIST_HEAD = struct.Struct("<QqQ")
 """list, futex_offset, list_op_pending."""
 
-FUTEX_COMMAND_NAMES = {
-    0: "FUTEX_WAIT", 1: "FUTEX_WAKE", 2: "FUTEX_FD", 3: "FUTEX_REQUEUE", 4: "FUTEX_CMP_REQUEUE", 5: "FUTEX_WAKE_OP",
-    6: "FUTEX_LOCK_PI", 7: "FUTEX_UNLOCK_PI", 8: "FUTEX_TRYLOCK_PI", 9: "FUTEX_WAIT_BITSET",
-    10: "FUTEX_WAKE_BITSET", 11: "FUTEX_WAIT_REQUEUE_PI", 12: "FUTEX_CMP_REQUEUE_PI", 13: "FUTEX_LOCK_PI2",
-}  # fmt: skip
-
-
-def futex_op_name(op: int) -> str:
-    """``FUTEX_WAIT_PRIVATE`` and the like, as strace prints the operation."""
-    name = FUTEX_COMMAND_NAMES.get(op & FUTEX_CMD_MASK, hex(op & FUTEX_CMD_MASK))
-    if op & FUTEX_PRIVATE_FLAG:
-        name += "_PRIVATE"
-    if op & FUTEX_CLOCK_REALTIME:
-        name += "|FUTEX_CLOCK_REALTIME"
-    return name
-
 
 # futex2 (futex_waitv, futex_wait, futex_wake, futex_requeue)
 class Futex2Flags(IntFlag):

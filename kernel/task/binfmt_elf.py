@@ -62,7 +62,7 @@ STACK_RND_PAGES = 1 << 22
 BRK_RND_BYTES = 0x200_0000
 
 
-class ExecFatal(KernelError):  # noqa: N818 - a refusal that Linux turns into a signal
+class ExecFatal(KernelError):
     """execve has failed after its point of no return: the process dies of SIGSEGV."""
 
 

@@ -8,6 +8,7 @@ Deliberate differences: the other threads end at once (see exit.py); no binfmt_m
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kernel.abi.elf import ELFMAG, why_not_native
@@ -42,14 +43,16 @@ MAX_INTERPRETERS = 5
 MAY_READ = 4
 
 
-def do_execve(
-    task: Task,
-    filename: bytes,
-    argv: list[bytes],
-    envp: list[bytes],
-    dirfd: int = AT_FDCWD,
-    at_flags: int = 0,
-) -> None:
+Strings = Callable[[], tuple[list[bytes], list[bytes]]]
+"""Fetches argv and envp: after the file was opened, so that ENOENT comes before EFAULT and E2BIG."""
+
+
+def do_execve(task: Task, filename: bytes, argv: list[bytes], envp: list[bytes]) -> None:
+    """:func:`do_execveat` with strings that the kernel has already."""
+    do_execveat(task, AT_FDCWD, filename, lambda: (argv, envp), 0)
+
+
+def do_execveat(task: Task, dirfd: int, filename: bytes, strings: Strings, at_flags: int) -> None:
     """Replace the program of ``task``; its registers are then those of program entry.
 
     Raises KernelError while the old program can still go on: ENOENT, EACCES, ENOEXEC, E2BIG, ELIBBAD, ELOOP ...
@@ -59,17 +62,17 @@ def do_execve(
     kernel = task.kernel
     previous, kernel.current = kernel.current, task
     try:
-        _do_execve(task, filename, argv, envp, dirfd, at_flags)
+        _do_execveat(task, dirfd, filename, strings, at_flags)
     finally:
         kernel.current = previous
 
 
-def _do_execve(task: Task, filename: bytes, argv: list[bytes], envp: list[bytes], dirfd: int, at_flags: int) -> None:
+def _do_execveat(task: Task, dirfd: int, filename: bytes, strings: Strings, at_flags: int) -> None:
     bprm = _open_program(task, filename, dirfd, at_flags)
     interp: ElfFile | None = None
     mm: MmStruct | None = None
     try:
-        bprm.set_strings(argv, envp)
+        bprm.set_strings(*strings())
         program = _find_format(bprm)
         _prepare_creds(bprm)
         interp = open_interpreter(bprm, program)
