@@ -61,7 +61,7 @@ _MAX_KNOWN_INSTRUCTIONS = 10_000
 
 
 class FaultingInstructions:
-    """Answers for the instruction at RIP, quickly: remembers where pages of code are, and instructions by their bytes."""
+    """Answers for the instruction at RIP: remembers where pages of code are, and instructions by their bytes."""
 
     __slots__ = ("_known", "_pages", "_physmem")
 
