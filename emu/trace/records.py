@@ -248,9 +248,10 @@ class Recorder:
             return [self._plain(field, item) for item in value]
         if isinstance(value, Mapping):
             return {str(key): self._plain(str(key), item) for key, item in value.items()}
-        number = getattr(value, "id", None)
-        kind = "mm" if isinstance(value, MmStruct) else type(value).__name__
-        return f"{kind}#{number}" if isinstance(number, int) else kind
+        if isinstance(value, MmStruct):
+            return f"mm#{value.id}"
+        text = repr(value)
+        return type(value).__name__ if text.startswith("<") else text  # <...> may hold a host address
 
     def _first_write(self, write: FirstWrite) -> Record:
         """Who gave an area its anon_vma."""
