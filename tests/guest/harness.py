@@ -36,7 +36,9 @@ ENVIRONMENT = {
 NOT_INSTALLED = "not installed: "
 """How the reason of a skip for want of a program begins."""
 
-_PAGEWALK = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from emu.cli import main; sys.exit(main())"
+_MAIN = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from emu.cli import main; sys.exit(main())"
+PAGEWALK = [sys.executable, "-c", _MAIN]
+"""The tool of this checkout, from any directory, with nothing for the guest in the environment."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def pagewalk(
     verb: str = "run",
 ) -> Result:
     """Run under pagewalk, of this checkout, in a process of its own."""
-    command = [sys.executable, "-c", _PAGEWALK, verb, *options, "--", *argv]
+    command = [*PAGEWALK, verb, *options, "--", *argv]
     return _run(command, stdin, ENVIRONMENT | (env or {}), cwd, timeout_seconds)
 
 

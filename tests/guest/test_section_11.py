@@ -60,7 +60,7 @@ REMAPS: dict[str, tuple[str, dict[str, str]]] = {
     "grow two": (f"{TWO} v:0:4:5:M", {"2.6": "EFAULT", "6.1": "EFAULT", "6.17": "EFAULT"}),
     "move one": (f"{ONE} v:0:4:4:MF:100", {"2.6": "@100", "6.1": "@100", "6.17": "@100"}),
     "move two": (f"{TWO} v:0:4:4:MF:100", {"2.6": "EFAULT", "6.1": "EFAULT", "6.17": "@100"}),
-    "same place": (f"{TWO} v:0:4:4:M", {"2.6": "@0", "6.1": "EFAULT", "6.17": "EFAULT"}),
+    "same place": (f"{TWO} v:0:4:4:M", {"2.6": "@0", "6.1": "@0", "6.17": "@0"}),
     "shrink": (f"{TWO} v:0:4:1:M", {"2.6": "@0", "6.1": "@0", "6.17": "@0"}),
     "shrink and move": (f"{TWO} v:0:4:1:MF:100", {"2.6": "@100", "6.1": "@100", "6.17": "@100"}),
     "grow in place": (f"{TWO} v:0:4:5:-", {"2.6": "EFAULT", "6.1": "EFAULT", "6.17": "EFAULT"}),
