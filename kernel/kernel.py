@@ -16,7 +16,6 @@ from kernel.fault_inject import FailPoints
 from kernel.mm.accounting import VmStat
 from kernel.mm.page import MemMap
 from kernel.mm.vmscan import setup_reclaim
-from kernel.mm.vmscan import setup_reclaim
 from kernel.profile import Profile, make_policy
 from kernel.sysctl import Sysctl
 from kernel.task.fork import create_init_task
@@ -33,12 +32,7 @@ if TYPE_CHECKING:
     from kernel.mm.lru import Lru
     from kernel.mm.oom import OomKiller
     from kernel.mm.swapfile import SwapSystem
-    from kernel.mm.lru import Lru
-    from kernel.mm.oom import OomKiller
-    from kernel.mm.swapfile import SwapSystem
     from kernel.mm.types import MmStruct
-    from kernel.mm.vmscan import Reclaim
-    from kernel.mm.vmstat import VmEvents
     from kernel.mm.vmscan import Reclaim
     from kernel.mm.vmstat import VmEvents
     from kernel.task.task import Task
@@ -95,12 +89,6 @@ class Kernel:
         self.swap: SwapSystem
         self.oom: OomKiller
         self.reclaim: Reclaim
-        self.vmstat: VmEvents
-        self.lru: Lru
-        self.swap: SwapSystem
-        self.oom: OomKiller
-        self.reclaim: Reclaim
-        setup_reclaim(self)
         setup_reclaim(self)
         self.timers = Timers()
         self.futexes = FutexTable()
