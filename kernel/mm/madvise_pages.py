@@ -12,7 +12,7 @@ from kernel.abi.errno import Errno, KernelError
 from kernel.abi.fcntl import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE
 from kernel.mm.fault import FaultResult, fault_in_page
 from kernel.mm.memory import zap_page_range
-from kernel.mm.page import PG_active, PG_anon, PG_dirty, PG_referenced, PG_swapbacked, PG_swapcache
+from kernel.mm.page import PG_anon, PG_dirty, PG_referenced, PG_swapbacked, PG_swapcache
 from kernel.mm.pagetable import PTE_PRESENT, PTE_SPECIAL
 from kernel.mm.types import (
     PAGE_SHIFT,
@@ -32,7 +32,7 @@ from mmu.paging import PF_WRITE, PTE_A, PTE_D, PTE_PFN_MASK
 _NOT_LRU_AREA = VM_LOCKED | VM_PFNMAP | VM_HUGETLB
 _NOT_A = ~PTE_A & 0xFFFF_FFFF_FFFF_FFFF
 _NOT_AD = ~(PTE_A | PTE_D) & 0xFFFF_FFFF_FFFF_FFFF
-_NOT_LAZY = ~(PG_swapbacked | PG_dirty | PG_referenced | PG_active) & 0xFFFF_FFFF
+_NOT_LAZY = ~(PG_swapbacked | PG_dirty | PG_referenced) & 0xFFFF_FFFF
 _PTE_ENTRY_SHIFT = 9
 
 
@@ -61,6 +61,8 @@ def advise_free(vma: Vma, start: int, end: int) -> None:
     mm = vma.vm_mm
     kernel = mm.kernel
     pages, q, swap = kernel.pages, mm.pt.q, kernel.pages.swap
+    if swap is not None:
+        kernel.lru.drain()
     for _vaddr, index in _ptes(mm, start, end):
         pte = q[index]
         if not pte & PTE_PRESENT:
@@ -81,6 +83,7 @@ def advise_free(vma: Vma, start: int, end: int) -> None:
         # The next write sets the dirty bit, and so takes the page back.
         q[index] = pte & _NOT_AD
         if swap is not None:
+            kernel.lru.deactivate_page(pfn)
             kernel.vmstat.pglazyfree += 1
     kernel.hw.flush_tlb()
 
