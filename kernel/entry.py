@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
+import kernel.syscalls.all  # noqa: F401 - declares every system call
 from kernel.abi import signal as sig
 from kernel.abi.errno import Errno, KernelError
 from kernel.clock import NS_PER_FAULT, NS_PER_SYSCALL
