@@ -1,7 +1,7 @@
 """System calls of memory management.
 
 Models ``mm/mmap.c``, ``mm/mprotect.c``, ``mm/mremap.c``, ``mm/madvise.c``, ``mm/mlock.c``, ``mm/mincore.c``,
-``mm/msync.c``, ``mm/mseal.c``, ``kernel/sched/membarrier.c`` and ``arch/x86/kernel/sys_x86_64.c``: the argument checks
+``mm/msync.c``, ``mm/mseal.c`` and ``arch/x86/kernel/sys_x86_64.c``: the argument checks
 that come before the work of ``kernel/mm``.  Manual: the page of each name.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from kernel.abi.errno import Errno, KernelError
-from kernel.abi.mman import Madv, Map, Mcl, Membarrier, Mlock2, Mremap, Msync, Pkey, Prot
+from kernel.abi.mman import Madv, Map, Mcl, Mlock2, Mremap, Msync, Pkey, Prot
 from kernel.mm.brk import sys_brk as set_brk
 from kernel.mm.madvise import do_madvise, do_mseal
 from kernel.mm.mincore import do_mincore
@@ -330,47 +330,5 @@ def sys_mlockall(task: Task, flags: Annotated[Mcl, INT]) -> None:
 def sys_munlockall(task: Task) -> None:
     """Undo mlockall and every mlock."""
     do_munlockall(_mm(task))
-
-
-# -- membarrier ------------------------------------------------------------------------------------------------------
-
-_EXPEDITED = {
-    int(Membarrier.MEMBARRIER_CMD_PRIVATE_EXPEDITED): Membarrier.MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED,
-    int(Membarrier.MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE): (
-        Membarrier.MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE
-    ),
-    int(Membarrier.MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ): (
-        Membarrier.MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_RSEQ
-    ),
-}
-"""Commands that need a registration, and which."""
-_REGISTRATIONS = frozenset(map(int, (*_EXPEDITED.values(), Membarrier.MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED)))
-_GLOBAL = frozenset((
-    int(Membarrier.MEMBARRIER_CMD_GLOBAL), int(Membarrier.MEMBARRIER_CMD_GLOBAL_EXPEDITED)
-))  # fmt: skip
-_ALL_COMMANDS = sum(map(int, Membarrier))
-
-
-@syscall("membarrier", x86_64=324, i386=375, group="process")
-def sys_membarrier(task: Task, cmd: Annotated[Membarrier, INT], flags: UInt, cpu_id: Int) -> int:
-    """A memory barrier on all threads.  With one processor there is nothing to do but to keep the books."""
-    if flags and (cmd != Membarrier.MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ or flags != 1):
-        raise KernelError(Errno.EINVAL, "flags")
-    mm = _mm(task)
-    if cmd == Membarrier.MEMBARRIER_CMD_QUERY:
-        return _ALL_COMMANDS
-    if cmd == Membarrier.MEMBARRIER_CMD_GET_REGISTRATIONS:
-        return mm.membarrier_state
-    if cmd in _REGISTRATIONS:
-        mm.membarrier_state |= cmd
-        return 0
-    if cmd in _GLOBAL:
-        return 0
-    needed = _EXPEDITED.get(cmd)
-    if needed is None:
-        raise KernelError(Errno.EINVAL, "unknown command")
-    if not mm.membarrier_state & needed:
-        raise KernelError(Errno.EPERM, "not registered")
-    return 0
 
 

@@ -193,7 +193,6 @@ def _begin_new_exec(bprm: Bprm, loaded: Loaded) -> None:
         timer.delete()
     task.restart_block = None
     task.robust_list = task.set_child_tid = task.clear_child_tid = 0
-    task.signal.membarrier_state = 0
     task.did_exec = True
     _start_thread(task, loaded)
     if SCHED_PROCESS_EXEC.on:

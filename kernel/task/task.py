@@ -178,7 +178,6 @@ class SignalStruct:
         self.cpu_event: Timer | None = None
         """The kernel timer that looks at them, armed while a thread of the process has the processor."""
         self.rlimit_timer: CpuTimer | None = None
-        self.membarrier_state = 0
 
     @property
     def is_session_leader(self) -> bool:
