@@ -1,7 +1,7 @@
 """Scheduling parameters, priorities, affinity, barriers and restartable sequences.
 
-Models ``kernel/sched/syscalls.c``, ``kernel/sched/membarrier.c``, ``kernel/rseq.c``, ``block/ioprio.c`` and the priority
-calls of ``kernel/sys.c``.  One processor, and every task gets the same share of it: parameters are checked, kept and
+Models ``kernel/sched/syscalls.c``, ``kernel/sched/membarrier.c``, ``kernel/rseq.c``, ``block/ioprio.c`` and the
+priority calls of ``kernel/sys.c``.  One processor, and every task gets the same share of it: parameters are checked, kept and
 shown, but change nothing.
 """
 
@@ -113,9 +113,7 @@ def sys_sched_setaffinity(task: Task, pid: Pid, len_bytes: UInt, user_mask: User
 # ---- policies ------------------------------------------------------------------------------------
 
 
-def _set_scheduler(
-    task: Task, target: Task, policy: int, priority: int, nice: int | None, reset_on_fork: bool
-) -> None:
+def _set_scheduler(task: Task, target: Task, policy: int, priority: int, nice: int | None, reset_on_fork: bool) -> None:
     """__sched_setscheduler(): check and keep."""
     if policy not in (SCHED_NORMAL, *RT_POLICIES, SCHED_BATCH, SCHED_IDLE):
         raise KernelError(Errno.EINVAL, f"scheduling policy {policy} is not supported")
@@ -126,9 +124,7 @@ def _set_scheduler(
         if nice is not None and nice < target.nice and 20 - nice > target.rlimit(RLIMIT_NICE):
             raise KernelError(Errno.EPERM, "RLIMIT_NICE")
         limit = target.rlimit(RLIMIT_RTPRIO)
-        if is_rt and (
-            (policy != target.policy and not limit) or (priority > target.rt_priority and priority > limit)
-        ):
+        if is_rt and ((policy != target.policy and not limit) or (priority > target.rt_priority and priority > limit)):
             raise KernelError(Errno.EPERM, "RLIMIT_RTPRIO")
         if not _same_owner(task, target):
             raise KernelError(Errno.EPERM, "another user's task")
@@ -210,7 +206,12 @@ def sys_sched_rr_get_interval(task: Task, pid: Pid, interval: StructOut("timespe
 
 
 @syscall(
-    "sched_setattr", x86_64=314, i386=351, group="process", support=Support.PARTIAL, note="no SCHED_DEADLINE, no util clamps"
+    "sched_setattr",
+    x86_64=314,
+    i386=351,
+    group="process",
+    support=Support.PARTIAL,
+    note="no SCHED_DEADLINE, no util clamps",
 )
 def sys_sched_setattr(task: Task, pid: Pid, uattr: StructIn("sched_attr"), flags: UInt) -> None:  # type: ignore[valid-type]
     """Set policy, nice value and priority from one structure."""
