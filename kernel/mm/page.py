@@ -25,19 +25,20 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from kernel.abi.errno import Errno, KernelError
 from kernel.mm.types import PAGE_SHIFT, PAGE_SIZE
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from kernel.hardware import Hardware
     from kernel.mm.fault import FaultResult
     from kernel.mm.filemap import AddressSpace
     from kernel.mm.types import Vma
     from mmu.physmem import PhysMem
 
-PfnArray = npt.NDArray[np.int64]
+    PfnArray = NDArray[np.int64]
 
 # page flags: KPF_* numbers up to 26; those above are ours
 PG_locked = 1 << 0

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kernel.abi.errno import Errno, KernelError
-from kernel.mm.page import PfnArray, PG_dirty, PG_swapbacked, PG_swapcache, PG_uptodate
+from kernel.mm.page import PG_dirty, PG_swapbacked, PG_swapcache, PG_uptodate
 from kernel.mm.swap import SWAP_OFFSET_MASK
 
 if TYPE_CHECKING:
     from kernel.kernel import Kernel
+    from kernel.mm.page import PfnArray
     from kernel.mm.swap import SwapArea
     from kernel.mm.swapfile import SwapSystem
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kernel.abi.errno import Errno, KernelError
-from kernel.mm.page import PfnArray
 from kernel.mm.page_io import SwapIo
 from kernel.mm.swap import (
     MAX_SWAPFILES,
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 
     from kernel.kernel import Kernel
     from kernel.mm.fault import FaultResult
+    from kernel.mm.page import PfnArray
 
 SWAPON = Tracepoint("swap:on", "path type nr_pages prio")
 
