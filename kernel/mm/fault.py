@@ -300,8 +300,12 @@ def _copy_page(mm: MmStruct, vma: Vma, vaddr: int, index: int, pte: int, kind: s
     if old_pfn == pages.zero_pfn:
         new_pfn = pages.alloc_zeroed_page()
     else:
-        new_pfn = pages.alloc_page()
-        if q[index] != pte:  # reclaim took the old page
+        pages.get_page(old_pfn)  # or reclaim, to make room for the copy, could take this very page, for ever
+        try:
+            new_pfn = pages.alloc_page()
+        finally:
+            pages.put_page(old_pfn)
+        if (q[index] ^ pte) & ~PTE_A:
             pages.put_page(new_pfn)
             return _SPURIOUS
         kernel.physmem.copy_frame(new_pfn, old_pfn)

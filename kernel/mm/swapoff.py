@@ -57,15 +57,27 @@ def do_swapoff(kernel: Kernel, area: SwapArea) -> None:
 
 
 def _try_to_unuse(kernel: Kernel, area: SwapArea) -> None:
-    for mm in kernel.all_mms():
-        if mm.swap_pages:
-            _unuse_mm(kernel.swap, area, mm)
-    for mapping in list(kernel.pages.mappings):
-        for pgoff, entry in sorted(mapping.swapped.items()):
-            if entry >> SWAP_TYPE_SHIFT == area.swp_type:
-                _want_memory(kernel)
-                shmem_swapin(kernel.swap, mapping, pgoff)
-    # What is left is in the swap cache alone: nobody holds the entry any more.
+    """Pass after pass: reclaim, which makes room meanwhile, may push pages back that still have a slot of ``area``."""
+    nr_left = area.inuse_pages + 1
+    while area.inuse_pages < nr_left:
+        nr_left = area.inuse_pages
+        if not nr_left:
+            return
+        _free_cached(kernel, area)
+        for mm in kernel.all_mms():
+            if mm.swap_pages:
+                _unuse_mm(kernel.swap, area, mm)
+        for mapping in list(kernel.pages.mappings):
+            for pgoff, entry in sorted(mapping.swapped.items()):
+                if entry >> SWAP_TYPE_SHIFT == area.swp_type:
+                    _want_memory(kernel)
+                    shmem_swapin(kernel.swap, mapping, pgoff)
+        _free_cached(kernel, area)
+    raise KernelError(Errno.ENOMEM, "pages go out as fast as they come in")
+
+
+def _free_cached(kernel: Kernel, area: SwapArea) -> None:
+    """Give up the slots of pages in memory that nobody else needs."""
     for pfn in area.cache_np[area.cache_np != 0].tolist():
         kernel.swap.cache.try_to_free_swap(pfn)
 
@@ -82,7 +94,7 @@ def _unuse_mm(swap: SwapSystem, area: SwapArea, mm: MmStruct) -> None:
             for i in (found + i0).tolist():
                 index = table + i
                 pte = q[index]
-                # Reclaim, which runs for every page brought in, only ever adds entries of other areas.
+                # Reclaim runs between the pages: look again.
                 if pte and not pte & PTE_PRESENT and pte >> _PTE_TYPE_SHIFT == area.swp_type:
                     _unuse_pte(swap, vma, base + (i << PAGE_SHIFT), index, pte)
 
