@@ -460,8 +460,6 @@ def set_vma_range(vma: Vma, start: int, end: int, pgoff: int) -> None:
     policy = mm.kernel.policy
     if vma.vm_file is not None:
         i_mmap_remove(vma)
-    if policy.indexed:
-        policy.range_changing(vma)
     vma.vm_pgoff = pgoff
     mm.areas.set_range(vma, start, end)
     if policy.indexed:
@@ -499,8 +497,6 @@ def split_vma_unlimited(mm: MmStruct, vma: Vma, addr: int, new_below: bool) -> V
     if file is not None:
         i_mmap_remove(vma)
         file.get()
-    if policy.indexed:
-        policy.range_changing(vma)
     if new_below:
         new.vm_end = addr
         vma.vm_pgoff += delta

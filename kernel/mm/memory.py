@@ -373,9 +373,32 @@ def change_protection(vma: Vma, start: int, end: int) -> int:
     prot = vm_page_prot(vma) & ~PTE_A
     nr_changed = 0
     for _base, table, i0, i1 in pt.leaf_ranges(start, end):
-        nr_changed += _change_table(mm, vma.vm_flags, prot, table + i0, table + i1)
+        change = _change_few if i1 - i0 <= _FEW else _change_table
+        nr_changed += change(mm, vma.vm_flags, prot, table + i0, table + i1)
     if nr_changed:
         flush_tlb_range(mm, start, end)
+    return nr_changed
+
+
+def _change_few(mm: MmStruct, vm_flags: int, prot: int, first: int, last: int) -> int:
+    """As :func:`_change_table`, entry by entry."""
+    q, flags = mm.pt.q, mm.kernel.pages.flags
+    is_executable = prot & (PTE_P | PTE_NX) == PTE_P
+    nr_changed = 0
+    for index in range(first, last):
+        old = q[index]
+        if not old & PTE_PRESENT:
+            continue
+        new = old & _CHG_MASK | prot
+        if not old & PTE_SPECIAL:
+            pfn = (old & PTE_PFN_MASK) >> PAGE_SHIFT
+            if vm_flags & VM_WRITE and (old & PTE_D if vm_flags & VM_SHARED else flags[pfn] & PG_exclusive):
+                new |= PTE_W
+            if is_executable:
+                flags[pfn] |= PG_exec
+        if new != old:
+            q[index] = new
+            nr_changed += 1
     return nr_changed
 
 

@@ -215,7 +215,8 @@ def _move_many(mm: MmStruct, request: MremapRequest) -> int:
         _check_not_sealed(vma)
         _check_resize(mm, vma, addr, piece.old_len, piece.new_len, piece.flags)
         target = _mremap_to_6_17(mm, piece) + piece.new_len
-        vma = mm.areas.find_vma(last_end)
+        # The piece may have been joined to its source's neighbour: go on behind where the source ended.
+        vma = mm.areas.find_vma(last_end) if last_end < end else None
     if last_end < 0:
         raise KernelError(Errno.EFAULT, "no area in the range")
     return request.new_addr

@@ -1,7 +1,7 @@
 """Programs that tell the kernels apart: how many areas each leaves, and what mremap then says about the whole range.
 
-The numbers were worked by hand from the sources of the kernels; most were also confirmed on their own code, those of 6.18
-on a running one.
+The numbers were worked by hand from the sources of the kernels; most were also confirmed on their own code, those of
+6.18 on a running one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import pytest
 from kernel.abi.errno import KernelError
 from kernel.mm.accounting import vm_stat_account
 from kernel.mm.madvise import do_mseal
-from kernel.mm.rmap.check import check_all
+from kernel.mm.rmap.check import check_rmap
 from kernel.mm.types import PAGE_SIZE, VM_ACCOUNT
 from tests.kernel.fakes import RW, FakeFile, FakeInode, make_kernel, map_file
 from tests.kernel.script import BASE, Script
@@ -70,7 +70,7 @@ SHAPES = {
 def run(program: str, kernel_name: str, **parts: object) -> Script:
     runner = Script(make_kernel(512, kernel_name, **parts))  # type: ignore[arg-type]
     runner.run(PROGRAMS[program])
-    assert check_all(runner.kernel) == []
+    assert check_rmap(runner.kernel) == []
     return runner
 
 
@@ -122,7 +122,7 @@ def test_mremap_of_the_whole_range(call: str, program: str, rules: str) -> None:
     expected = CALLS[call][MREMAP_COLUMN[rules] if nr_areas > 1 else 0]
     result = runner.lines[-1].split()[-1]
     assert result.startswith(expected)
-    assert check_all(runner.kernel) == []
+    assert check_rmap(runner.kernel) == []
     target_left = any(part.startswith("100+2r--") for part in runner.areas().split())
     if result == "EFAULT" and "F" in call:
         assert target_left is False, "the target is destroyed before the range is found to span areas"
@@ -145,7 +145,7 @@ def test_6_17_moves_many_areas_and_keeps_gaps() -> None:
     assert runner.data() == "data 100=11 104=22"
     runner.run(["u:200:1", "v:99:3:3:MF:200"])
     assert runner.lines[-1].endswith("EFAULT"), "no hole at the start"
-    assert check_all(runner.kernel) == []
+    assert check_rmap(runner.kernel) == []
 
 
 def test_6_17_keeps_what_was_moved_before_a_failure() -> None:
@@ -167,7 +167,7 @@ def test_untouched_private_file_area(kernel_name: str) -> None:
     runner.kernel.vm_stat.committed_pages += 3
     runner.run(["p:1:1:r", "p:1:1:rw"])
     assert len(runner.areas().split()) - 1 == (3 if kernel_name == "2.6.6" else 1)
-    assert check_all(runner.kernel) == []
+    assert check_rmap(runner.kernel) == []
 
 
 def test_old_length_zero_of_private_memory() -> None:
@@ -188,11 +188,11 @@ def test_mremap_twin_bug() -> None:
         good = Script(make_kernel(512, kernel_name))
         good.run(script)
         assert good.areas() == "areas 0+2rw-p"
-        assert check_all(good.kernel) == []
+        assert check_rmap(good.kernel) == []
         bad = Script(make_kernel(512, kernel_name, bugs=("mremap-twin",)))  # type: ignore[arg-type]
         bad.run(script)
         assert bad.areas() == "areas 0+2rw-p"
-        assert "rmap-complete" in {violation.invariant for violation in check_all(bad.kernel)}
+        assert "rmap-complete" in {violation.invariant for violation in check_rmap(bad.kernel)}
 
 
 def test_anonmm_copies_a_shared_page_that_moves() -> None:

@@ -220,7 +220,7 @@ class AnonVmaPolicy(RmapPolicy):
         if not isinstance(anon_vma, AnonVma):
             return
         index = pages.index[pfn]
-        for vma in list(reversed(anon_vma.vmas)):
+        for vma in reversed(anon_vma.vmas):
             counters.nr_visited += 1
             vaddr = vma.vm_start + ((index - vma.vm_pgoff) << PAGE_SHIFT)
             if vma.vm_start <= vaddr < vma.vm_end:

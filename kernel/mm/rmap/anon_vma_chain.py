@@ -10,7 +10,7 @@ Invariants (checked): an area with an anon_vma has exactly one link to it; equal
 ``num_active_vmas`` counts the areas whose ``anon_vma`` it is, ``num_children`` its children (a root counts itself); an
 anon_vma without links is freed; anon_vmas are at most twice the areas linked.
 
-Deliberate differences: no locks, no RCU reference counts; the tree is an index of sorted blocks.
+Deliberate differences: no locks, no RCU reference counts; the interval tree is made when it is needed (interval.py).
 """
 
 from __future__ import annotations
@@ -62,16 +62,11 @@ class ChainAnonVma:
 class AnonVmaChain:
     """``struct anon_vma_chain``: this area may map pages of this anon_vma."""
 
-    __slots__ = ("age", "anon_vma", "vma")
+    __slots__ = ("anon_vma", "vma")
 
     def __init__(self, vma: Vma, anon_vma: ChainAnonVma) -> None:
         self.vma = vma
         self.anon_vma = anon_vma
-        self.age = anon_vma.tree.add(self, *_pgoffs(vma))
-
-
-def _pgoffs(vma: Vma) -> tuple[int, int]:
-    return vma.vm_pgoff, vma.vm_pgoff + ((vma.vm_end - vma.vm_start) >> PAGE_SHIFT) - 1
 
 
 def _chain(vma: Vma) -> list[AnonVmaChain]:
@@ -122,7 +117,9 @@ class AnonVmaChainPolicy(RmapPolicy):
     def _link(self, vma: Vma, anon_vma: ChainAnonVma) -> None:
         if vma.anon_vma_chain is None:
             vma.anon_vma_chain = []
-        vma.anon_vma_chain.append(AnonVmaChain(vma, anon_vma))
+        link = AnonVmaChain(vma, anon_vma)
+        vma.anon_vma_chain.append(link)
+        anon_vma.tree.add(link)
         self.nr_chains += 1
 
     # -- may these become one area? -----------------------------------------------------------------------------
@@ -226,33 +223,23 @@ class AnonVmaChainPolicy(RmapPolicy):
     def unlink_vma(self, vma: Vma) -> None:
         """``unlink_anon_vmas``: from the newest to the oldest, so that children go before their parents."""
         chain = _chain(vma)
-        first_last = _pgoffs(vma)
-        dead: list[ChainAnonVma] = []
         for link in reversed(chain):
             anon_vma = link.anon_vma
-            anon_vma.tree.remove(link.age, *first_last)
-            if not len(anon_vma.tree):
+            anon_vma.tree.remove(link)
+            if not anon_vma.tree:
                 anon_vma.parent.num_children -= 1
-                dead.append(anon_vma)
+                self.nr_anon_vmas -= 1
         self.nr_chains -= len(chain)
-        self.nr_anon_vmas -= len(dead)
         if vma.anon_vma is not None:
             vma.anon_vma.num_active_vmas -= 1
         vma.anon_vma = None
         vma.anon_vma_chain = None
         vma.first_write = None
 
-    def range_changing(self, vma: Vma) -> None:
-        if vma.anon_vma_chain:
-            first_last = _pgoffs(vma)
-            for link in vma.anon_vma_chain:
-                link.anon_vma.tree.remove(link.age, *first_last)
-
     def range_changed(self, vma: Vma) -> None:
         if vma.anon_vma_chain:
-            first_last = _pgoffs(vma)
             for link in vma.anon_vma_chain:
-                link.anon_vma.tree.put(link, link.age, *first_last)
+                link.anon_vma.tree.range_changed()
 
     # -- pages --------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """Invariants of address spaces, areas and rmap policies (``--check``).
 
-Each has a name, so that a report says which rule is broken.  Most come from the authors' own words (RMAP.md sections 2 to
-8); ``rmap-complete`` is the one that all the others serve: a policy proposes every place where a page is really mapped.
+Each has a name, so that a report says which rule is broken.  Most come from the authors' own words (RMAP.md sections 2
+to 8); ``rmap-complete`` is the one that all the others serve: a policy proposes every place where a page is really
+mapped.
 
 Some defects that ``--bug`` restores break these rules: that is how they are seen here.
 """
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from kernel.mm.accounting import vm_stat_account
 from kernel.mm.page import PG_anon
 from kernel.mm.rmap.anon_vma import AnonVmaPolicy
-from kernel.mm.rmap.anon_vma_chain import AnonVmaChainPolicy
+from kernel.mm.rmap.anon_vma_chain import AnonVmaChainPolicy, ChainAnonVma
 from kernel.mm.rmap.anonmm import AnonmmPolicy
 from kernel.mm.rmap.policy import vma_address
 from kernel.mm.rmap.pte_chain import PteChainPolicy
@@ -37,7 +38,14 @@ class Violation(NamedTuple):
 
 
 def check_all(kernel: Kernel) -> list[Violation]:
-    """Every invariant of areas and rmap; an empty list when all hold."""
+    """Every invariant of memory management; an empty list when all hold."""
+    from kernel.mm.rmap.check_memory import check_memory  # needs Violation
+
+    return check_rmap(kernel) + check_memory(kernel)
+
+
+def check_rmap(kernel: Kernel) -> list[Violation]:
+    """The rules of this module alone."""
     mms = kernel.all_mms()
     found: list[Violation] = []
     for mm in mms:
@@ -76,8 +84,9 @@ def check_areas(mm: MmStruct) -> Iterator[Violation]:
     if nr_areas != mm.map_count:
         yield Violation("map-count", f"mm {mm.id}: {mm.map_count}, but {nr_areas} areas")
     for name in ("total_vm", "data_vm", "exec_vm", "stack_vm", "locked_vm"):
-        if getattr(mm, name) != getattr(recount, name):
-            yield Violation("vm-counters", f"mm {mm.id}: {name} {getattr(mm, name)}, but {getattr(recount, name)} pages")
+        counted, found = getattr(mm, name), getattr(recount, name)
+        if counted != found:
+            yield Violation("vm-counters", f"mm {mm.id}: {name} {counted}, but {found} pages")
 
 
 class _Counters:
@@ -96,7 +105,8 @@ def _file_links(mm: MmStruct, vma: Vma) -> Iterator[Violation]:
 def _committed(kernel: Kernel, mms: list[MmStruct]) -> Iterator[Violation]:
     nr_pages = sum(vma.nr_pages for mm in mms for vma in mm.areas if vma.vm_flags & VM_ACCOUNT)
     if kernel.vm_stat.committed_pages != nr_pages:
-        yield Violation("committed", f"{kernel.vm_stat.committed_pages} pages charged, but areas account for {nr_pages}")
+        charged = kernel.vm_stat.committed_pages
+        yield Violation("committed", f"{charged} pages charged, but areas account for {nr_pages}")
 
 
 # -- pages -------------------------------------------------------------------------------------------------------
@@ -149,7 +159,8 @@ def _policy(kernel: Kernel, mms: list[MmStruct], mappings: dict[int, list[Mappin
 def _index_names_address(kernel: Kernel, mappings: dict[int, list[Mapping]]) -> Iterator[Violation]:
     for pfn, place, vma in _anonymous(kernel, mappings):
         if vma_address(vma, kernel.pages.index[pfn]) != place.vaddr:
-            yield Violation("anon-index", f"pfn {pfn:#x} index {kernel.pages.index[pfn]:#x} at {place.vaddr:#x} in {vma!r}")
+            index = kernel.pages.index[pfn]
+            yield Violation("anon-index", f"pfn {pfn:#x} index {index:#x} at {place.vaddr:#x} in {vma!r}")
 
 
 def _anon_vma(kernel: Kernel, mms: list[MmStruct], mappings: dict[int, list[Mapping]]) -> Iterator[Violation]:
@@ -183,8 +194,8 @@ def _anon_vma_chain(kernel: Kernel, mms: list[MmStruct], mappings: dict[int, lis
         if all(link.anon_vma is not anon_vma for link in vma.anon_vma_chain or ()):
             yield Violation("chain-of-page", f"pfn {pfn:#x} has {anon_vma!r}, which {vma!r} is not linked to")
     yield from _index_names_address(kernel, mappings)
-    active: Counter[object] = Counter()
-    chains: dict[object, tuple[Vma, set[object]]] = {}
+    active: Counter[ChainAnonVma] = Counter()
+    chains: dict[ChainAnonVma, tuple[Vma, set[ChainAnonVma]]] = {}
     nr_chains = 0
     for mm in mms:
         for vma in mm.areas:
@@ -203,15 +214,15 @@ def _anon_vma_chain(kernel: Kernel, mms: list[MmStruct], mappings: dict[int, lis
             if first != linked:
                 yield Violation("equal-anon-vma-equal-chains", f"{first_vma!r} and {vma!r} with {own!r}")
             for link in links:
-                if link not in set(link.anon_vma.tree.containing(vma.vm_pgoff)):
-                    yield Violation("chain-tree", f"{vma!r} is not in the tree of {link.anon_vma!r} at its offset")
+                if link.vma is not vma or link not in link.anon_vma.tree:
+                    yield Violation("chain-tree", f"{vma!r} is not in the tree of {link.anon_vma!r}")
     policy = kernel.policy
     assert isinstance(policy, AnonVmaChainPolicy)
     if policy.nr_chains != nr_chains:
         yield Violation("chain-count", f"{policy.nr_chains} links counted, but {nr_chains} found")
     for own, count in active.items():
-        if own.num_active_vmas != count:  # type: ignore[attr-defined]
-            yield Violation("num-active-vmas", f"{own!r}: {own.num_active_vmas}, but {count} areas")  # type: ignore[attr-defined]
+        if own.num_active_vmas != count:
+            yield Violation("num-active-vmas", f"{own!r}: {own.num_active_vmas}, but {count} areas")
 
 
 def _anonmm(kernel: Kernel, mappings: dict[int, list[Mapping]]) -> Iterator[Violation]:
@@ -220,7 +231,8 @@ def _anonmm(kernel: Kernel, mappings: dict[int, list[Mapping]]) -> Iterator[Viol
     seen: set[tuple[int, MmStruct]] = set()
     for pfn, place, _ in _anonymous(kernel, mappings):
         if pages.index[pfn] != place.vaddr:
-            yield Violation("anonmm-address", f"pfn {pfn:#x} known at {pages.index[pfn]:#x}, mapped at {place.vaddr:#x}")
+            known = pages.index[pfn]
+            yield Violation("anonmm-address", f"pfn {pfn:#x} known at {known:#x}, mapped at {place.vaddr:#x}")
         if (pfn, place.mm) in seen:
             yield Violation("anonmm-once", f"pfn {pfn:#x} is mapped twice in mm {place.mm.id}")
         seen.add((pfn, place.mm))

@@ -1,103 +1,97 @@
 """The areas of one anon_vma by page offset: who contains page ``index``?
 
-Models ``mm/interval_tree.c`` (``anon_vma_interval_tree_*``): an order by first page, then by age, with the greatest
-last page kept for stretches of the order, so that a query looks at hits and at few others.
+Models ``mm/interval_tree.c`` (``anon_vma_interval_tree_*``).
 
-Deliberate difference: sorted blocks instead of a red-black tree (as kernel/mm/area.py).
+Deliberate difference: no tree is kept up to date.  Areas come, go and change their ranges far more often than somebody
+asks; the order is made when it is asked for the first time after a change, and only if there are many areas.  While
+reclaim works, nothing changes, and a query costs O(log n + hits).
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_right
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from typing import Protocol, TypeVar
 
-T = TypeVar("T")
-
-_BLOCK_MAX = 64
-_LAST = 1 << 64
+from kernel.mm.types import PAGE_SHIFT, Vma
 
 
-class IntervalIndex(Generic[T]):
-    """Items with closed ranges ``first .. last`` of pages.
+class HasVma(Protocol):
+    @property
+    def vma(self) -> Vma: ...
 
-    An item's range is given again when it is removed; it must be the one that it was added with.
-    """
 
-    __slots__ = ("_blocks", "_greatest", "_items", "_next_age")
+T = TypeVar("T", bound=HasVma)
+
+_FEW = 24
+_BLOCK = 32
+
+
+def _pgoffs(vma: Vma) -> tuple[int, int]:
+    return vma.vm_pgoff, vma.vm_pgoff + ((vma.vm_end - vma.vm_start) >> PAGE_SHIFT) - 1
+
+
+class IntervalIndex(dict[T, None]):
+    """Links to areas, in order of age.  Who changes an area's range calls :meth:`range_changed`."""
+
+    __slots__ = ("_firsts", "_greatest", "_order")
 
     def __init__(self) -> None:
-        self._blocks: list[list[tuple[int, int, int]]] = []
-        """(first, age, last), sorted; each block not empty."""
+        super().__init__()
+        self._order: list[tuple[int, int, T]] | None = None
+        """(first page, last page, link) by first page, then age; None when out of date."""
+        self._firsts: list[int] = []
         self._greatest: list[int] = []
-        """Greatest last page of each block."""
-        self._items: dict[int, T] = {}
-        self._next_age = 0
+        """Greatest last page of each ``_BLOCK`` entries of the order."""
 
-    def __len__(self) -> int:
-        return len(self._items)
+    def add(self, link: T) -> None:
+        self[link] = None
+        self._order = None
 
-    def add(self, item: T, first: int, last: int) -> int:
-        """Returns the item's age, by which it is removed."""
-        age = self._next_age
-        self._next_age += 1
-        self.put(item, age, first, last)
-        return age
+    def remove(self, link: T) -> None:
+        del self[link]
+        self._order = None
 
-    def put(self, item: T, age: int, first: int, last: int) -> None:
-        """Add with an age that :meth:`add` gave before (the item's range has changed)."""
-        self._items[age] = item
-        entry = (first, age, last)
-        blocks = self._blocks
-        if not blocks:
-            blocks.append([entry])
-            self._greatest.append(last)
-            return
-        i = max(0, bisect_right(blocks, [entry]) - 1)
-        block = blocks[i]
-        insort(block, entry)
-        if last > self._greatest[i]:
-            self._greatest[i] = last
-        if len(block) > _BLOCK_MAX:
-            upper = block[_BLOCK_MAX // 2 :]
-            del block[_BLOCK_MAX // 2 :]
-            blocks.insert(i + 1, upper)
-            self._greatest[i : i + 1] = [max(e[2] for e in block), max(e[2] for e in upper)]
-
-    def remove(self, age: int, first: int, last: int) -> None:
-        """KeyError if it is not there with this range."""
-        del self._items[age]
-        entry = (first, age, last)
-        blocks = self._blocks
-        i = max(0, bisect_right(blocks, [entry, (_LAST, 0, 0)]) - 1)
-        if i >= len(blocks):
-            raise KeyError(age)
-        block = blocks[i]
-        j = bisect_left(block, entry)
-        if j == len(block) or block[j] != entry:
-            raise KeyError(age)
-        del block[j]
-        if not block:
-            del blocks[i], self._greatest[i]
-        elif last == self._greatest[i]:
-            self._greatest[i] = max(e[2] for e in block)
+    def range_changed(self) -> None:
+        self._order = None
 
     def containing(self, index: int) -> Iterator[T]:
-        """All items whose range has page ``index``, lowest first, then oldest first."""
-        items = self._items
-        hits = [
-            age
-            for block, greatest in zip(self._blocks, self._greatest, strict=True)
-            if greatest >= index and block[0][0] <= index
-            for first, age, last in block
-            if first <= index <= last
-        ]
-        for age in hits:
-            if age in items:
-                yield items[age]
+        """All links whose area has page ``index``, lowest first, then oldest first."""
+        if len(self) <= _FEW:
+            hits = []
+            for link in self:
+                vma = link.vma
+                first = vma.vm_pgoff
+                if first <= index < first + ((vma.vm_end - vma.vm_start) >> PAGE_SHIFT):
+                    hits.append(link)
+            if len(hits) > 1:
+                hits.sort(key=_first_page)
+            return iter(hits)
+        return self._search(index)
 
-    def __iter__(self) -> Iterator[T]:
-        """In order."""
-        for block in list(self._blocks):
-            for _first, age, _last in list(block):
-                yield self._items[age]
+    def _search(self, index: int) -> Iterator[T]:
+        order = self._order
+        if order is None:
+            order = self._sort()
+        stop = bisect_right(self._firsts, index)
+        for block, greatest in enumerate(self._greatest[: (stop + _BLOCK - 1) // _BLOCK]):
+            if greatest < index:
+                continue
+            start = block * _BLOCK
+            for _, last, link in order[start : min(start + _BLOCK, stop)]:
+                if last >= index:
+                    yield link
+
+    def _sort(self) -> list[tuple[int, int, T]]:
+        order = [(*_pgoffs(link.vma), link) for link in self]
+        order.sort(key=lambda entry: entry[0])
+        self._order = order
+        self._firsts = [first for first, _, _ in order]
+        self._greatest = [
+            max(last for _, last, _ in order[start : start + _BLOCK]) for start in range(0, len(order), _BLOCK)
+        ]
+        return order
+
+
+def _first_page(link: HasVma) -> int:
+    return link.vma.vm_pgoff

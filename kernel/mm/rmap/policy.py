@@ -101,7 +101,7 @@ class RmapPolicy:
     always_prepare = False
     """``anon_vma_prepare`` is to be called at each anonymous fault, even when ``vma.anon_vma`` is set."""
     indexed = False
-    """Areas are kept sorted by offset: tell ``range_changing`` and ``range_changed`` around every change of range."""
+    """Areas are kept sorted by offset: ``range_changed`` is to be told of every change of range."""
     shares_at_merge = False
     """mmap and brk ask ``on_new_vma`` for areas that could not be merged."""
 
@@ -163,11 +163,8 @@ class RmapPolicy:
         """All anonymous pages of ``vma`` have been moved away by MREMAP_DONTUNMAP: it is unfaulted again."""
         self.unlink_vma(vma)
 
-    def range_changing(self, vma: Vma) -> None:
-        """vm_start, vm_end or vm_pgoff of ``vma`` are about to change (only if ``indexed``)."""
-
     def range_changed(self, vma: Vma) -> None:
-        """They have changed."""
+        """vm_start, vm_end or vm_pgoff of ``vma`` have changed (only if ``indexed``)."""
 
     # -- pages --------------------------------------------------------------------------------------------------
 

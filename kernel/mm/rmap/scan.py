@@ -1,7 +1,7 @@
 """The oracle: where every page is really mapped, found by reading all page tables.
 
-No kernel could afford this (it is what 2.4 did to find the pages to swap); here it is what the rmap policies are measured
-against.
+No kernel could afford this (it is what 2.4 did to find the pages to swap); here it is what the rmap policies are
+measured against.
 """
 
 from __future__ import annotations
