@@ -1,8 +1,8 @@
 """Scheduling parameters, priorities, affinity, barriers and restartable sequences.
 
 Models ``kernel/sched/syscalls.c``, ``kernel/sched/membarrier.c``, ``kernel/rseq.c``, ``block/ioprio.c`` and the
-priority calls of ``kernel/sys.c``.  One processor, and every task gets the same share of it: parameters are checked, kept and
-shown, but change nothing.
+priority calls of ``kernel/sys.c``.  One processor, and every task gets the same share of it: parameters are checked,
+kept and shown, but change nothing.
 """
 
 from __future__ import annotations
