@@ -289,3 +289,35 @@ class HostDirectory(ReadOnlyHostTree):
     @_kernel_errors
     def removexattr(self, dirfd: int, name: bytes, attribute: bytes) -> None:
         _with_path(dirfd, name, lambda path: os.removexattr(path, attribute))
+
+
+class OsHostTree:
+    """What :func:`kernel.fs.mount_root.mount_root` is given: the root's lower layer and the writable directories.
+
+    ``writable`` lists host directories, each as ``DIR`` (the guest sees it at the same place, seen from the root) or as
+    ``DIR:PLACE``.  Raises OSError or ValueError when one of them cannot be used.
+    """
+
+    def __init__(self, root: str = "/", writable: list[str] | None = None) -> None:
+        self.lower = ReadOnlyHostTree(root)
+        self.writable: list[tuple[bytes, HostDirectory]] = []
+        for entry in writable or []:
+            directory, place = self._place(entry)
+            self.writable.append((place, HostDirectory(directory)))
+        self.writable.sort(key=lambda pair: pair[0].count(b"/"))  # outer mounts first
+
+    def _place(self, entry: str) -> tuple[bytes, bytes]:
+        directory, colon, place = entry.partition(":")
+        if colon and place.startswith("/"):
+            return os.fsencode(os.path.realpath(directory)), os.fsencode(os.path.normpath(place))
+        real = os.fsencode(os.path.realpath(entry))
+        root = self.lower.root
+        if root == b"/" or real == root or real.startswith(root + b"/"):
+            inside = real[len(root) :] if root != b"/" else real
+            return real, inside or b"/"
+        return real, real
+
+    def close(self) -> None:
+        self.lower.shutdown()
+        for _place, tree in self.writable:
+            tree.shutdown()

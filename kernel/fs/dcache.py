@@ -1,7 +1,7 @@
 """Names: ``struct dentry``, ``struct mount`` and paths.
 
 Models ``fs/dcache.c`` and ``fs/mount.h``.  A dentry is one name of one inode in the tree of its file system; the
-table ``d_children`` is only a cache of what the directory inode's ``lookup`` says, so :func:`prune` may drop any
+table ``d_children`` is only a cache of what the directory inode's ``lookup`` says, so the cache may drop any
 dentry that nobody else holds (the file systems keep modified inodes themselves).
 
 Invariants: a hashed dentry is ``d_parent.d_children[d_name]``; an unhashed one (removed name, pipe, socket) is in no
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kernel.fs.inode import Inode, SuperBlock
 
 MAX_UNUSED_DENTRIES = 65_536
+MAX_VOLATILE_DENTRIES = 512
 
 
 class Dentry:
@@ -84,38 +85,52 @@ class Path(NamedTuple):
 
 
 class DentryCache:
-    """The dentries that may be dropped, least recently looked up first (the dcache LRU)."""
+    """The dentries that may be dropped, oldest first (the dcache LRU).
 
-    __slots__ = ("lru",)
+    Names in volatile directories (/proc, writable host directories) are asked for anew each time, so few are kept.
+    """
+
+    __slots__ = ("lru", "volatile")
 
     def __init__(self) -> None:
         self.lru: OrderedDict[Dentry, None] = OrderedDict()
+        self.volatile: OrderedDict[Dentry, None] = OrderedDict()
 
     def add(self, parent: Dentry, name: bytes, inode: Inode) -> Dentry:
         """d_alloc and d_add: the new hashed dentry ``name`` of ``parent``."""
         dentry = Dentry(name, parent, inode, parent.d_sb)
         parent.d_children[name] = dentry
-        lru = self.lru
-        lru[dentry] = None
-        if len(lru) > MAX_UNUSED_DENTRIES:
-            self.prune(MAX_UNUSED_DENTRIES // 4)
+        if parent.d_inode.volatile:
+            self.volatile[dentry] = None
+            if len(self.volatile) > MAX_VOLATILE_DENTRIES:
+                _prune(self.volatile, MAX_VOLATILE_DENTRIES // 4)
+        else:
+            self.lru[dentry] = None
+            if len(self.lru) > MAX_UNUSED_DENTRIES:
+                _prune(self.lru, MAX_UNUSED_DENTRIES // 4)
         return dentry
 
-    def prune(self, nr: int) -> None:
-        """Drop up to ``nr`` of the oldest dentries; those that somebody still holds stay."""
-        for _ in range(min(nr, len(self.lru))):
-            dentry, _none = self.lru.popitem(last=False)
-            if not dentry.d_hashed:
-                continue
-            if dentry.d_children or dentry.d_mounted:
-                self.lru[dentry] = None
-                continue
-            parent, name, watch = dentry.d_parent, dentry.d_name, weakref.ref(dentry)
-            del parent.d_children[name], dentry
-            held = watch()
-            if held is not None:
-                parent.d_children[name] = held
-                self.lru[held] = None
+    def prune_all(self) -> None:
+        """drop_caches: let go of every dentry that nobody holds."""
+        for lru in (self.volatile, self.lru):
+            _prune(lru, len(lru))
+
+
+def _prune(lru: OrderedDict[Dentry, None], nr: int) -> None:
+    """Drop up to ``nr`` of the oldest dentries; those that somebody still holds stay."""
+    for _ in range(min(nr, len(lru))):
+        dentry, _none = lru.popitem(last=False)
+        if not dentry.d_hashed:
+            continue
+        if dentry.d_children or dentry.d_mounted:
+            lru[dentry] = None
+            continue
+        parent, name, watch = dentry.d_parent, dentry.d_name, weakref.ref(dentry)
+        del parent.d_children[name], dentry
+        held = watch()
+        if held is not None:
+            parent.d_children[name] = held
+            lru[held] = None
 
 
 def d_drop(dentry: Dentry) -> None:

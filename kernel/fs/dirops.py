@@ -102,6 +102,7 @@ def do_mknodat(vfs: Vfs, task: Task | None, dirfd: int, name: bytes, mode: int, 
     mode, owner = new_inode_owner(task, directory, kind | mode)
     if kind == S_IFREG:
         inode = directory.create(walk.last, mode, owner)
+        inode.on_last_close()
     else:
         inode = directory.mknod(walk.last, mode, rdev if kind in (S_IFCHR, S_IFBLK) else 0, owner)
     return _finish(vfs, walk, inode)

@@ -272,5 +272,6 @@ def _final_fput(file: File) -> None:
     inode.i_writecount -= file.f_writer
     file.release()
     inode.i_count -= 1
-    if inode.i_nlink == 0 and inode.i_count == 0:
+    if inode.i_count == 0:
+        inode.on_last_close()
         inode.drop_if_unused()

@@ -302,7 +302,7 @@ class Inode:
     def readlink(self, task: Task | None = None) -> bytes:
         raise KernelError(Errno.EINVAL, "not a symbolic link")
 
-    def get_link(self, task: Task) -> bytes | Path:
+    def get_link(self, task: Task | None) -> bytes | Path:
         """Where a symbolic link leads: text to walk, or (magic links of /proc) the place itself."""
         return self.readlink(task)
 
@@ -316,6 +316,9 @@ class Inode:
         if self.i_nlink == 0 and self.i_count == 0:
             fsnotify_inode_gone(self)
             self.evict()
+
+    def on_last_close(self) -> None:
+        """Nobody has the file open any more."""
 
     def evict(self) -> None:
         """The last name and the last user are gone: forget the data."""

@@ -24,10 +24,16 @@ Opener = Callable[["Task | None", "Path", "Inode", int], "File | Generator[Any, 
 
 CHRDEVS: dict[int, Opener] = {}
 """Device number (``makedev``) -> what opens it."""
+MAJORS: dict[int, Opener] = {}
+"""What opens the other devices of a major number."""
 
 
 def register_chrdev(rdev: int, opener: Opener) -> None:
     CHRDEVS[rdev] = opener
+
+
+def register_major(major: int, opener: Opener) -> None:
+    MAJORS[major] = opener
 
 
 def open_special(inode: Inode, task: Task | None, path: Path, flags: int) -> File | Generator[Any, Any, File]:
@@ -38,7 +44,7 @@ def open_special(inode: Inode, task: Task | None, path: Path, flags: int) -> Fil
     if kind == S_IFIFO:
         return open_fifo(inode, path, flags)
     if kind == S_IFCHR:
-        opener = CHRDEVS.get(inode.i_rdev)
+        opener = CHRDEVS.get(inode.i_rdev) or MAJORS.get(dev_major(inode.i_rdev))
         if opener is None:
             raise KernelError(Errno.ENXIO, f"no driver for character device major {dev_major(inode.i_rdev)}")
         return opener(task, path, inode, flags)

@@ -20,9 +20,11 @@ from kernel.fs.mount import MountTree
 from kernel.fs.namei import LOOKUP_FOLLOW, path_lookup
 
 if TYPE_CHECKING:
+    from kernel.fs.dcache import Mount
     from kernel.fs.hostfs import HostTree
     from kernel.fs.inode import Inode, SuperBlock
     from kernel.fs.pseudo import PseudoFs
+    from kernel.fs.tty.tty import Tty
     from kernel.kernel import Kernel
     from kernel.task.task import Task
 
@@ -42,6 +44,8 @@ class Vfs:
         self.pseudo: PseudoFs
         """Pipes, sockets and anonymous files."""
         self.superblocks: list[SuperBlock] = []
+        self.ttys: dict[int, Tty] = {}
+        """Terminals by device number."""
         self._last_anon_dev = 0x40
         self._last_cookie = 0
 
@@ -55,6 +59,10 @@ class Vfs:
         """A number never given before (rename events, for one)."""
         self._last_cookie += 1
         return self._last_cookie
+
+    @staticmethod
+    def path(mnt: Mount, dentry: Dentry) -> Path:
+        return Path(mnt, dentry)
 
     # -- names ---------------------------------------------------------------------------------------------
     def lookup_one(self, parent: Dentry, name: bytes, task: Task | None = None) -> Dentry | None:

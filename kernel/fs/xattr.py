@@ -53,7 +53,7 @@ class XattrTable:
         table[name] = value
         if sum(len(key) + len(text) for key, text in table.items()) > MAX_TOTAL:
             raise KernelError(Errno.ENOSPC, "too many extended attributes")
-        self.xattrs = table
+        self.xattrs = table  # type: ignore[misc]  # a slot of the classes that this is mixed into
 
     def removexattr(self, name: bytes) -> None:
         if self.xattrs is None or name not in self.xattrs:
