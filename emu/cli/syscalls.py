@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from importlib import import_module
-from pkgutil import iter_modules
 from typing import Any
 
 import click
 
-import kernel.syscalls
 from emu.cli.tables import print_table
 from kernel.syscalls.table import BY_NAME, Param, SyscallSpec
 
@@ -27,7 +25,7 @@ def command(names: tuple[str, ...], as_json: bool) -> int:
 
     With names, every flag that an argument may have is listed too.
     """
-    load_declarations()
+    import_module("kernel.syscalls.all")  # declares them all
     specs = _chosen(names)
     if as_json:
         print(json.dumps({"schema": 1, "syscalls": [_as_json(spec) for spec in specs]}, indent=2))
@@ -39,12 +37,6 @@ def command(names: tuple[str, ...], as_json: bool) -> int:
             print()
             print_table(["argument", "values"], flags)
     return 0
-
-
-def load_declarations() -> None:
-    """Import every module of declarations."""
-    for module in iter_modules(kernel.syscalls.__path__):
-        import_module(f"kernel.syscalls.{module.name}")
 
 
 def _chosen(names: tuple[str, ...]) -> list[SyscallSpec]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from emu.trace.layout import buffer_text, string_text
 from emu.trace.quote import enum_text, flags_text, pointer
 from emu.trace.structs import STRUCTS
+from emu.trace.structs_files import iovecs
 from kernel.abi.fcntl import AT_FDCWD
 from kernel.abi.signal import signal_name
 from kernel.syscalls.table import Param, Width
@@ -72,8 +73,8 @@ def signal_text(signo: int) -> str:
 
 
 def mode_bits(mode: int) -> str:
-    """``0644``; ``000`` for none."""
-    return f"0{mode & 0xFFFF:03o}" if mode else "000"
+    """``0644``, ``022``, ``000``: C's ``%#03o``."""
+    return f"0{mode & 0xFFFF:o}".zfill(3)
 
 
 def hexadecimal(call: Call, value: int) -> str:
@@ -117,6 +118,11 @@ def _struct(name: str, when: When) -> Printer:
     return text
 
 
+def _addresses_of_buffers(count_index: int) -> Printer:
+    """An array of iovecs, without what they point to."""
+    return lambda call, value: iovecs(call.mm, value, call.value(count_index), -1) or pointer(value)
+
+
 def _buffer_in(size_index: int) -> Printer:
     return lambda call, value: buffer_text(call.mm, value, call.value(size_index)) if value else "NULL"
 
@@ -132,6 +138,8 @@ def printer_of(params: Sequence[Param], index: int) -> tuple[When, Printer]:
     """How argument ``index`` is printed, and when it is known."""
     param = params[index]
     direction, _, struct_name = param.kind.partition(":")
+    if struct_name == "iovec":
+        return When.ENTRY, _addresses_of_buffers(index + 1)
     if direction in ("in", "out") and struct_name:
         when = When.ENTRY if direction == "in" else When.EXIT
         return when, _struct(struct_name, when)

@@ -35,6 +35,8 @@ STRUCTS: dict[str, StructPrinter] = {
     "int": layout.int_at,
     "uint": layout.uint_at,
     "pointer": layout.pointer_at,
+    "sched_param": layout.int_at,
+    "sigevent": structs_tasks.sigevent,
     "wait_status": structs_tasks.wait_status,
     "fd_pair": structs_files.fd_pair,
 }

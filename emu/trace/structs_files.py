@@ -25,7 +25,7 @@ _FILE_TYPES = {
 def mode_text(mode: int) -> str:
     """``S_IFREG|0644``."""
     kind = _FILE_TYPES.get(mode & S_IFMT)
-    permissions = f"0{mode & ~S_IFMT & 0xFFFF:03o}"
+    permissions = f"0{mode & ~S_IFMT & 0xFFFF:o}".zfill(3)
     return f"{kind}|{permissions}" if kind else permissions
 
 

@@ -162,6 +162,21 @@ def clone_args(mm: MmStruct | None, address: int) -> str | None:
     return f"{{{', '.join(parts)}}}"
 
 
+_read_sigevent = fields("<Qiii")
+_NOTIFY = ("SIGEV_SIGNAL", "SIGEV_NONE", "SIGEV_THREAD", "3", "SIGEV_THREAD_ID")
+
+
+def sigevent(mm: MmStruct | None, address: int) -> str | None:
+    values = _read_sigevent(mm, address)
+    if values is None:
+        return None
+    value, signo, notify, tid = values
+    text = f"sigev_value={{sival_int={value & 0xFFFFFFFF}, sival_ptr={pointer(value)}}}, "
+    text += f"sigev_signo={signal_name(signo) if signo else 0}, "
+    text += f"sigev_notify={_NOTIFY[notify] if 0 <= notify < len(_NOTIFY) else notify}"
+    return f"{{{text}{f', sigev_notify_thread_id={tid}' if notify == 4 else ''}}}"
+
+
 def wait_status(mm: MmStruct | None, address: int) -> str | None:
     """``[{WIFEXITED(s) && WEXITSTATUS(s) == 0}]``."""
     values = read_int(mm, address)

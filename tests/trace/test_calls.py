@@ -16,8 +16,7 @@ from kernel.mm.usercopy import copy_to_user
 from kernel.syscalls.table import BY_NAME
 from tests.kernel.fakes import make_kernel, make_mm, map_anon
 
-for module in ("rw", "file", "mm"):
-    import_module(f"kernel.syscalls.{module}")
+import_module("kernel.syscalls.all")  # declares them all
 
 A, B, C = 0x40_0000, 0x40_1000, 0x40_2000
 """Places in the guest's memory where a test puts what a call points to."""
