@@ -1,7 +1,8 @@
 """The swap cache: pages that have both a frame and a slot.
 
 Models ``mm/swap_state.c`` of 2.6.7 (``add_to_swap``, ``delete_from_swap_cache``, ``read_swap_cache_async``) with
-``valid_swaphandles`` and ``can_share_swap_page`` of ``mm/swapfile.c``.
+``can_share_swap_page`` of ``mm/swapfile.c``, and today's ``swap_cluster_readahead``: the window grows and shrinks with
+its use (2.6.7 read 2**page_cluster pages whatever happened to them).
 
 A page in the swap cache has PG_swapcache, its entry in ``private``, one reference for the cache; its slot has one
 reference for the cache.  PG_dirty: the slot's content on the device is not the page's.  A page that leaves the cache
@@ -47,6 +48,10 @@ class SwapCache:
         self._swap = swap
         self._ahead: set[int] = set()
         """Frames that were read ahead and that nobody has asked for yet."""
+        self._hits = 4
+        """Pages of ``_ahead`` that were asked for since the last read."""
+        self._last_offset = 0
+        self._last_window = 0
 
     # ---- looking --------------------------------------------------------------------------------------------------
 
@@ -55,6 +60,7 @@ class SwapCache:
         pfn: int = self._swap.area_of(entry).cache[entry & SWAP_OFFSET_MASK]
         if pfn and self._ahead and pfn in self._ahead:
             self._ahead.discard(pfn)
+            self._hits += 1
             self._kernel.vmstat.swap_ra_hit += 1
         return pfn
 
@@ -134,7 +140,7 @@ class SwapCache:
         """
         area = self._swap.area_of(entry)
         wanted = entry & SWAP_OFFSET_MASK
-        offsets = self._valid_swaphandles(area, wanted)
+        offsets = self._readahead_slots(area, wanted)
         pages = self._pages
         frames: list[int] = []
         try:
@@ -181,17 +187,31 @@ class SwapCache:
         vmstat.swap_ra += nr_read - 1
         return target
 
-    def _valid_swaphandles(self, area: SwapArea, wanted: int) -> list[int]:
-        """The slots to read with ``wanted``: its aligned block of 2**page_cluster, up to the first free slot."""
-        cluster = self._kernel.sysctl.page_cluster
-        if not cluster:
+    def _readahead_slots(self, area: SwapArea, wanted: int) -> list[int]:
+        """The slots to read with ``wanted``: those in use and not cached in its aligned window."""
+        mask = self._swapin_nr_pages(wanted) - 1
+        if not mask:
             return []
         counts, cache = area.counts, area.cache
-        first = wanted >> cluster << cluster
-        offsets = []
-        for offset in range(first or 1, min(first + (1 << cluster), area.max)):
-            if not counts[offset]:
-                break
-            if offset != wanted and not cache[offset]:
-                offsets.append(offset)
-        return offsets
+        first = wanted & ~mask or 1
+        last = min(wanted | mask, area.max - 1)
+        return [i for i in range(first, last + 1) if counts[i] and not cache[i] and i != wanted]
+
+    def _swapin_nr_pages(self, offset: int) -> int:
+        """The window, a power of two: wide while what is read ahead is asked for, 1 for random access."""
+        max_pages = 1 << self._kernel.sysctl.page_cluster
+        if max_pages <= 1:
+            return 1
+        hits, self._hits = self._hits, 0
+        window = 1
+        if hits:
+            window = 4
+            while window < hits + 2:
+                window <<= 1
+        elif abs(offset - self._last_offset) == 1:
+            window = 2
+        if not hits:
+            self._last_offset = offset
+        # Not to be shrunk too fast.
+        self._last_window = window = max(min(window, max_pages), self._last_window // 2)
+        return window
