@@ -110,8 +110,8 @@ class Profile:
     layout: Layout = Layout.TOP_DOWN
     uncommit: bool = False
     """An unfaulted private area gives its commit charge back when mprotect makes it unwritable (6.6 and later)."""
-    mseal: bool = False
-    """mseal exists and is obeyed (6.10 and later)."""
+    stack_is_nohugepage: bool = False
+    """MAP_STACK sets a flag of the area, which keeps it apart from others (6.7 and later)."""
     bugs: frozenset[Bug] = frozenset()
 
     def has(self, bug: Bug) -> bool:
@@ -134,7 +134,7 @@ def _old(
 def _new(name: str, description: str, provenance: str, rmap: str, mremap: MremapRules, since_6_16: bool) -> Profile:
     return Profile(
         name, description, provenance, rmap, MergeRules.LINUX_6, MprotectRules.LINUX_6, mremap, MlockRules.LINUX_6,
-        uncommit=since_6_16, mseal=since_6_16,
+        uncommit=since_6_16, stack_is_nohugepage=since_6_16,
     )  # fmt: skip
 
 

@@ -34,6 +34,11 @@ _BLOCK_MAX = 96
 _ROW_SHIFT = 5
 
 
+def page_align(nr_bytes: int) -> int:
+    """``PAGE_ALIGN``: up to whole pages, modulo 2**64."""
+    return nr_bytes + 4095 & 0xFFFF_FFFF_FFFF_F000
+
+
 def vm_start_gap(vma: Vma) -> int:
     """Where the room below ``vma`` ends for those who look for a hole."""
     if vma.vm_flags & VM_GROWSDOWN:

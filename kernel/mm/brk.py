@@ -19,12 +19,11 @@ from kernel.mm.accounting import (
     vm_enough_memory,
     vm_stat_account,
 )
-from kernel.mm.area import vm_start_gap, vma_link
+from kernel.mm.area import page_align, vm_start_gap, vma_link
 from kernel.mm.merge import vma_merge
 from kernel.mm.mlock import mm_populate
 from kernel.mm.munmap import do_munmap
 from kernel.mm.types import (
-    PAGE_MASK,
     PAGE_SHIFT,
     PAGE_SIZE,
     TASK_SIZE,
@@ -56,8 +55,8 @@ def _set_brk(mm: MmStruct, brk: int) -> None:
     limit = rlimit(mm.kernel, RLIMIT_DATA)
     if limit != RLIM_INFINITY and brk - mm.start_brk + mm.end_data - mm.start_data > limit:
         raise KernelError(Errno.ENOMEM, "RLIMIT_DATA")
-    new = brk + PAGE_SIZE - 1 & PAGE_MASK
-    old = mm.brk + PAGE_SIZE - 1 & PAGE_MASK
+    new = page_align(brk)
+    old = page_align(mm.brk)
     if new < old:
         heap = mm.areas.find_vma(old - 1)
         if heap is None or heap.vm_start >= old:
@@ -78,7 +77,7 @@ def do_brk(mm: MmStruct, addr: int, len_bytes: int, extra_flags: int = 0) -> Non
     kernel = mm.kernel
     if extra_flags & ~VM_EXEC:
         raise KernelError(Errno.EINVAL, "flags other than VM_EXEC")
-    len_bytes = len_bytes + PAGE_SIZE - 1 & PAGE_MASK
+    len_bytes = page_align(len_bytes)
     if not len_bytes:
         return
     if addr + len_bytes > TASK_SIZE:

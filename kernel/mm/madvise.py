@@ -17,6 +17,7 @@ from collections.abc import Callable
 from kernel.abi.errno import Errno, KernelError
 from kernel.abi.mman import Madv
 from kernel.mm.accounting import CAP_SYS_ADMIN, capable
+from kernel.mm.area import page_align
 from kernel.mm.madvise_pages import (
     advise_cold,
     advise_dontneed,
@@ -29,7 +30,6 @@ from kernel.mm.madvise_pages import (
 from kernel.mm.merge import modify_flags
 from kernel.mm.types import (
     PAGE_MASK,
-    PAGE_SIZE,
     VM_DONTCOPY,
     VM_DONTDUMP,
     VM_DONTEXPAND,
@@ -162,9 +162,7 @@ def do_madvise(mm: MmStruct, start: int, len_bytes: int, advice: int) -> None:
         raise KernelError(Errno.EINVAL, "unknown advice")
     if start & ~PAGE_MASK:
         raise KernelError(Errno.EINVAL, "address not page aligned")
-    end = start + (len_bytes + PAGE_SIZE - 1 & PAGE_MASK)
-    if end >= 1 << 64:
-        raise KernelError(Errno.EINVAL, "length wraps around")
+    end = _end(start, len_bytes)
     if end == start:
         return
     if advice in (Madv.MADV_HWPOISON, Madv.MADV_SOFT_OFFLINE):
@@ -177,6 +175,14 @@ def do_madvise(mm: MmStruct, start: int, len_bytes: int, advice: int) -> None:
         populate(mm, start, end, advice == Madv.MADV_POPULATE_WRITE)
         return
     walk_areas(mm, start, end, lambda vma, first, last: _advise(vma, first, last, advice))
+
+
+def _end(start: int, len_bytes: int) -> int:
+    """The end of a range; EINVAL if it or its length wraps around."""
+    length = page_align(len_bytes)
+    if (len_bytes and not length) or start + length >= 1 << 64:
+        raise KernelError(Errno.EINVAL, "length wraps around")
+    return start + length
 
 
 def walk_areas(mm: MmStruct, start: int, end: int, visit: Callable[[Vma, int, int], Vma]) -> None:
@@ -220,9 +226,7 @@ def set_anon_vma_name(mm: MmStruct, start: int, len_bytes: int, name: str | None
     """prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME); ``name`` None takes the name away.  EINVAL, ENOMEM, EBADF (a file)."""
     if start & ~PAGE_MASK:
         raise KernelError(Errno.EINVAL, "address not page aligned")
-    end = start + (len_bytes + PAGE_SIZE - 1 & PAGE_MASK)
-    if end >= 1 << 64:
-        raise KernelError(Errno.EINVAL, "length wraps around")
+    end = _end(start, len_bytes)
     if end == start:
         return
 
@@ -241,9 +245,7 @@ def do_mseal(mm: MmStruct, start: int, len_bytes: int) -> None:
     """mseal(2): the layout of the range is not to be changed any more.  EINVAL, ENOMEM (a hole: nothing is sealed)."""
     if start & ~PAGE_MASK:
         raise KernelError(Errno.EINVAL, "address not page aligned")
-    end = start + (len_bytes + PAGE_SIZE - 1 & PAGE_MASK)
-    if end >= 1 << 64:
-        raise KernelError(Errno.EINVAL, "length wraps around")
+    end = _end(start, len_bytes)
     if end == start:
         return
     addr = start

@@ -17,7 +17,7 @@ import numpy as np
 from kernel.abi.errno import Errno, KernelError
 from kernel.abi.mman import Mcl
 from kernel.mm.accounting import CAP_IPC_LOCK, RLIMIT_MEMLOCK, can_do_mlock, capable, rlimit
-from kernel.mm.area import split_vma
+from kernel.mm.area import page_align, split_vma
 from kernel.mm.fault import populate_range
 from kernel.mm.merge import modify_flags
 from kernel.mm.page import PG_mlocked
@@ -25,7 +25,6 @@ from kernel.mm.pagetable import PTE_PRESENT, PTE_SPECIAL
 from kernel.mm.types import (
     PAGE_MASK,
     PAGE_SHIFT,
-    PAGE_SIZE,
     TASK_SIZE,
     VM_DROPPABLE,
     VM_HUGETLB,
@@ -50,7 +49,7 @@ _LINUX_2_6 = MlockRules.LINUX_2_6
 
 def mm_populate(mm: MmStruct, start: int, len_bytes: int) -> None:
     """Make the pages of ``[start, start + len_bytes)`` present where that is possible; never fails."""
-    end = start + (len_bytes + PAGE_SIZE - 1 & PAGE_MASK)
+    end = start + page_align(len_bytes)
     vma = mm.areas.find_vma(start)
     while vma is not None and vma.vm_start < end:
         with suppress(KernelError):
@@ -131,9 +130,9 @@ def do_munlockall(mm: MmStruct) -> None:
 
 
 def _round(start: int, len_bytes: int) -> tuple[int, int]:
-    length = len_bytes + (start & ~PAGE_MASK) + PAGE_SIZE - 1 & PAGE_MASK & (1 << 64) - 1
+    length = page_align(len_bytes + (start & ~PAGE_MASK))
     start &= PAGE_MASK
-    if start + length > 1 << 64:
+    if start + length >= 1 << 64:
         raise KernelError(Errno.EINVAL, "length wraps around")
     return start, start + length
 

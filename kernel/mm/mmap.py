@@ -31,10 +31,10 @@ from kernel.mm.accounting import (
     vm_stat_account,
     vm_unacct_memory,
 )
-from kernel.mm.area import STACK_GUARD_GAP, set_vma_range, vm_start_gap, vma_link
+from kernel.mm.area import STACK_GUARD_GAP, page_align, set_vma_range, vm_start_gap, vma_link
 from kernel.mm.merge import vma_merge
 from kernel.mm.mlock import mm_populate
-from kernel.mm.munmap import check_not_sealed, do_munmap
+from kernel.mm.munmap import do_munmap, gather
 from kernel.mm.types import (
     PAGE_MASK,
     PAGE_SHIFT,
@@ -52,15 +52,17 @@ from kernel.mm.types import (
     VM_MAYREAD,
     VM_MAYSHARE,
     VM_MAYWRITE,
+    VM_NOHUGEPAGE,
     VM_NORESERVE,
     VM_SHARED,
     VM_SPECIAL,
+    VM_SYNC,
     VM_WIPEONFORK,
     VM_WRITE,
     MmStruct,
     Vma,
 )
-from kernel.profile import Layout, MergeRules
+from kernel.profile import Layout, MergeRules, Profile
 
 if TYPE_CHECKING:
     from kernel.fs.file import File
@@ -69,12 +71,17 @@ TASK_UNMAPPED_BASE = TASK_SIZE // 3 & PAGE_MASK
 _32BIT_START, _32BIT_END = 0x4000_0000, 0x8000_0000
 
 _PROT_WRITE = 2
+_U64 = (1 << 64) - 1
+_HUGE_PAGE_MASK = (1 << 21) - 1
+_FIRST_ERROR_VALUE = (1 << 64) - 4095
+"""``IS_ERR_VALUE``: such an address, wanted with MAP_FIXED, comes back as the errno that it looks like."""
 _MAP_SHARED, _MAP_PRIVATE = int(Map.MAP_SHARED), int(Map.MAP_PRIVATE)
 _MAP_SHARED_VALIDATE, _MAP_DROPPABLE = int(Map.MAP_SHARED_VALIDATE), int(Map.MAP_DROPPABLE)
 _MAP_FIXED, _MAP_FIXED_NOREPLACE = int(Map.MAP_FIXED), int(Map.MAP_FIXED_NOREPLACE)
 _MAP_32BIT, _MAP_GROWSDOWN, _MAP_LOCKED = int(Map.MAP_32BIT), int(Map.MAP_GROWSDOWN), int(Map.MAP_LOCKED)
 _MAP_NORESERVE, _MAP_HUGETLB, _MAP_ABOVE4G = int(Map.MAP_NORESERVE), int(Map.MAP_HUGETLB), int(Map.MAP_ABOVE4G)
 _MAP_POPULATE, _MAP_NONBLOCK = int(Map.MAP_POPULATE), int(Map.MAP_NONBLOCK)
+_MAP_SYNC, _MAP_STACK = int(Map.MAP_SYNC), int(Map.MAP_STACK)
 
 
 @dataclass(slots=True)
@@ -95,6 +102,8 @@ def do_mmap(mm: MmStruct, request: MmapRequest) -> int:
     addr, len_bytes, prot, flags = request.addr, request.len_bytes, request.prot, request.flags
     file, pgoff = request.file, request.pgoff
     kernel = mm.kernel
+    if flags & _MAP_HUGETLB:
+        len_bytes = len_bytes + _HUGE_PAGE_MASK & ~_HUGE_PAGE_MASK & _U64
     if not len_bytes:
         raise KernelError(Errno.EINVAL, "length 0")
     if flags & _MAP_FIXED_NOREPLACE:
@@ -102,15 +111,18 @@ def do_mmap(mm: MmStruct, request: MmapRequest) -> int:
     if not flags & _MAP_FIXED:
         addr &= PAGE_MASK
         if 0 < addr < kernel.sysctl.mmap_min_addr:
-            addr = kernel.sysctl.mmap_min_addr + PAGE_SIZE - 1 & PAGE_MASK
-    len_bytes = len_bytes + PAGE_SIZE - 1 & PAGE_MASK
-    if not 0 < len_bytes < 1 << 64:
+            addr = page_align(kernel.sysctl.mmap_min_addr)
+    len_bytes = page_align(len_bytes)
+    if flags & _MAP_HUGETLB:  # noqa: SIM102
+        if flags & _MAP_FIXED and addr & _HUGE_PAGE_MASK and len_bytes <= TASK_SIZE:
+            raise KernelError(Errno.EINVAL, "address not aligned to a huge page")
+    if not len_bytes:
         raise KernelError(Errno.ENOMEM, "length wraps around")
     if pgoff + (len_bytes >> PAGE_SHIFT) >= 1 << 64:
         raise KernelError(Errno.EOVERFLOW, "offset + length wraps around")
     if mm.map_count > kernel.sysctl.max_map_count:
         raise KernelError(Errno.ENOMEM, "map_count above max_map_count")
-    vm_flags = _vm_flags(prot, flags) | mm.def_flags | VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC
+    vm_flags = _vm_flags(kernel.profile, prot, flags) | mm.def_flags | VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC
     addr = get_unmapped_area(mm, file, addr, len_bytes, flags)
     if flags & _MAP_FIXED_NOREPLACE and mm.areas.find_intersection(addr, addr + len_bytes) is not None:
         raise KernelError(Errno.EEXIST, "range is in use")
@@ -118,6 +130,8 @@ def do_mmap(mm: MmStruct, request: MmapRequest) -> int:
         raise KernelError(Errno.EPERM, "RLIMIT_MEMLOCK is 0")
     if not mlock_future_ok(mm, vm_flags, len_bytes):
         raise KernelError(Errno.EAGAIN, "RLIMIT_MEMLOCK")
+    if flags & _MAP_HUGETLB:
+        _refuse_hugetlb(len_bytes, pgoff, flags)
     if file is not None:
         vm_flags, backing = _map_file(mm, file, len_bytes, pgoff, prot, flags, vm_flags)
     else:
@@ -136,20 +150,22 @@ def do_mmap(mm: MmStruct, request: MmapRequest) -> int:
     return addr
 
 
-def _vm_flags(prot: int, flags: int) -> int:
+def _vm_flags(profile: Profile, prot: int, flags: int) -> int:
     """``calc_vm_prot_bits`` and ``calc_vm_flag_bits``."""
     vm_flags = prot & VM_ACCESS_FLAGS  # PROT_READ, WRITE, EXEC have the values of VM_READ, WRITE, EXEC
     if flags & _MAP_GROWSDOWN:
         vm_flags |= VM_GROWSDOWN
     if flags & _MAP_LOCKED:
         vm_flags |= VM_LOCKED
+    if flags & _MAP_SYNC and profile.merge is MergeRules.LINUX_6:
+        vm_flags |= VM_SYNC
+    if flags & _MAP_STACK and profile.stack_is_nohugepage:
+        vm_flags |= VM_NOHUGEPAGE
     return vm_flags
 
 
-def _map_file(
-    mm: MmStruct, file: File, len_bytes: int, pgoff: int, prot: int, flags: int, vm_flags: int
-) -> tuple[int, File | None]:
-    """Check what the open file allows; returns the flags and what to map (with a reference; None: anonymous memory)."""
+def _check_file_type(flags: int, pgoff: int, len_bytes: int) -> None:
+    """Limits and types that a mapping of a file may have."""
     if (pgoff << PAGE_SHIFT) + len_bytes > 1 << 63:
         raise KernelError(Errno.EOVERFLOW, "beyond the greatest file offset")
     map_type = flags & MAP_TYPE
@@ -157,7 +173,24 @@ def _map_file(
         raise KernelError(Errno.EINVAL, "neither MAP_SHARED nor MAP_PRIVATE")
     if map_type == _MAP_SHARED_VALIDATE and flags & ~LEGACY_MAP_MASK:
         raise KernelError(Errno.EOPNOTSUPP, "flag that MAP_SHARED_VALIDATE does not know")
-    shared = map_type != _MAP_PRIVATE
+
+
+def _refuse_hugetlb(len_bytes: int, pgoff: int, flags: int) -> None:
+    """MAP_HUGETLB maps a file of a pool that is empty: the errors of such a file, and then ENOMEM."""
+    _check_file_type(flags, pgoff, len_bytes)
+    if flags & _MAP_GROWSDOWN:
+        raise KernelError(Errno.EINVAL, "MAP_GROWSDOWN with a file")
+    if pgoff & 511:
+        raise KernelError(Errno.EINVAL, "offset not aligned to a huge page")
+    raise KernelError(Errno.ENOMEM, "no huge pages")
+
+
+def _map_file(
+    mm: MmStruct, file: File, len_bytes: int, pgoff: int, prot: int, flags: int, vm_flags: int
+) -> tuple[int, File | None]:
+    """Check what the open file allows; returns the flags and what to map (with a reference; None: anonymous memory)."""
+    _check_file_type(flags, pgoff, len_bytes)
+    shared = flags & MAP_TYPE != _MAP_PRIVATE
     if shared:
         if prot & _PROT_WRITE and not file.f_mode & FMODE_WRITE:
             raise KernelError(Errno.EACCES, "shared writable mapping of a file not open for writing")
@@ -201,10 +234,6 @@ def _map_anonymous(mm: MmStruct, len_bytes: int, flags: int, vm_flags: int) -> t
         backing = None
     else:
         raise KernelError(Errno.EINVAL, "neither MAP_SHARED nor MAP_PRIVATE")
-    if flags & _MAP_HUGETLB:
-        if backing is not None:
-            fput(backing)
-        raise KernelError(Errno.ENOMEM, "no huge pages")
     return vm_flags, backing
 
 
@@ -218,8 +247,8 @@ def _mmap_region(mm: MmStruct, addr: int, len_bytes: int, vm_flags: int, pgoff: 
     # 2.6 cleared the range first and lost it when a limit refused the new area; today the limits come first.
     nr_replaced = nr_unaccounted = 0
     if old is not None:
-        check_not_sealed(old, end)
         if linux_6:
+            old = gather(mm, old, addr, end)
             nr_replaced, nr_unaccounted = _count_overlap(old, addr, end)
         else:
             do_munmap(mm, addr, len_bytes)
@@ -279,7 +308,7 @@ def arch_pick_mmap_layout(mm: MmStruct, rnd_bytes: int = 0) -> None:
     """Set ``mmap_base`` (exec): below the stack's limit and its guard gap, less ``rnd_bytes``."""
     gap = min(rlimit(mm.kernel, RLIMIT_STACK), TASK_SIZE) + STACK_GUARD_GAP
     gap = min(max(gap, 128 << 20), TASK_SIZE // 6 * 5)
-    mm.mmap_base = TASK_SIZE - gap - rnd_bytes + PAGE_SIZE - 1 & PAGE_MASK
+    mm.mmap_base = page_align(TASK_SIZE - gap - rnd_bytes)
 
 
 def get_unmapped_area(mm: MmStruct, file: File | None, addr: int, len_bytes: int, flags: int) -> int:
@@ -288,6 +317,8 @@ def get_unmapped_area(mm: MmStruct, file: File | None, addr: int, len_bytes: int
         raise KernelError(Errno.ENOMEM, "longer than the address space")
     if not flags & _MAP_FIXED:
         addr = _search(mm, addr, len_bytes, flags)
+    if addr >= _FIRST_ERROR_VALUE:
+        raise KernelError((1 << 64) - addr, "the address itself is an error value")
     if addr > TASK_SIZE - len_bytes:
         raise KernelError(Errno.ENOMEM, "beyond the address space")
     if addr & ~PAGE_MASK:
@@ -303,7 +334,7 @@ def _search(mm: MmStruct, hint: int, len_bytes: int, flags: int) -> int:
     top_down = mm.kernel.profile.layout is Layout.TOP_DOWN and not flags & _MAP_32BIT
     start, end = (_32BIT_START, _32BIT_END) if flags & _MAP_32BIT else (TASK_UNMAPPED_BASE, TASK_SIZE)
     if hint:
-        hint = hint & PAGE_MASK if top_down else hint + PAGE_SIZE - 1 & PAGE_MASK
+        hint = hint & PAGE_MASK if top_down else page_align(hint)
         if hint <= end - len_bytes:
             following = areas.find_vma(hint)
             if following is None or hint + len_bytes <= vm_start_gap(following):
@@ -377,7 +408,7 @@ def insert_vm_struct(mm: MmStruct, vma: Vma) -> None:
 
 def insert_special_mapping(mm: MmStruct, addr: int, len_bytes: int, vm_flags: int, ops: Any, name: str) -> Vma:
     """``_install_special_mapping``: [vdso], [vvar].  ``ops`` has ``fault(vma, pgoff) -> pfn``."""
-    vma = Vma(mm, addr, addr + (len_bytes + PAGE_SIZE - 1 & PAGE_MASK), vm_flags | VM_DONTEXPAND)
+    vma = Vma(mm, addr, addr + page_align(len_bytes), vm_flags | VM_DONTEXPAND)
     vma.vm_ops = ops
     vma.vm_name = name
     insert_vm_struct(mm, vma)

@@ -13,14 +13,13 @@ from __future__ import annotations
 from kernel.abi.errno import Errno, KernelError
 from kernel.abi.mman import Prot
 from kernel.mm.accounting import may_expand_vm, vm_enough_memory, vm_stat_account, vm_unacct_memory
-from kernel.mm.area import split_vma
+from kernel.mm.area import page_align, split_vma
 from kernel.mm.memory import change_protection
 from kernel.mm.merge import absorb_next, can_join, move_boundary, vma_merge
 from kernel.mm.mlock import populate_vma
 from kernel.mm.types import (
     PAGE_MASK,
     PAGE_SHIFT,
-    PAGE_SIZE,
     VM_ACCESS_FLAGS,
     VM_ACCOUNT,
     VM_GROWSDOWN,
@@ -41,8 +40,11 @@ _LINUX_6 = MergeRules.LINUX_6
 _PREV_ANONYMOUS, _PREV = MprotectRules.PREV_ANONYMOUS, MprotectRules.PREV
 
 
-def do_mprotect(mm: MmStruct, start: int, len_bytes: int, prot: int) -> None:
-    """mprotect(2).  KernelError: EINVAL, ENOMEM (hole, too many areas, commit), EACCES, EPERM (sealed)."""
+def do_mprotect(mm: MmStruct, start: int, len_bytes: int, prot: int, pkey: int = -1) -> None:
+    """mprotect(2) and pkey_mprotect(2).
+
+    KernelError: EINVAL, ENOMEM (hole, too many areas, commit), EACCES, EPERM (sealed).
+    """
     grows = prot & (_PROT_GROWSDOWN | _PROT_GROWSUP)
     prot &= ~(_PROT_GROWSDOWN | _PROT_GROWSUP)
     if grows == _PROT_GROWSDOWN | _PROT_GROWSUP:
@@ -51,11 +53,13 @@ def do_mprotect(mm: MmStruct, start: int, len_bytes: int, prot: int) -> None:
         raise KernelError(Errno.EINVAL, "address not page aligned")
     if not len_bytes:
         return
-    end = start + (len_bytes + PAGE_SIZE - 1 & PAGE_MASK)
-    if end <= start or end > 1 << 64:
+    end = start + page_align(len_bytes)
+    if not start < end < 1 << 64:
         raise KernelError(Errno.ENOMEM, "length wraps around")
     if prot & ~_PROT_VALID:
         raise KernelError(Errno.EINVAL, "unknown protection bits")
+    if pkey != -1:
+        raise KernelError(Errno.EINVAL, "no such protection key")
     vma = mm.areas.find_vma(start)
     if vma is None or vma.vm_start >= end:
         raise KernelError(Errno.ENOMEM, "no area in the range")

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from kernel.abi.errno import Errno, KernelError
 from kernel.mm.accounting import may_expand_vm, mlock_future_ok, vm_enough_memory, vm_stat_account, vm_unacct_memory
-from kernel.mm.area import set_vma_range
+from kernel.mm.area import page_align, set_vma_range
 from kernel.mm.mlock import mm_populate
 from kernel.mm.mremap import MREMAP_FIXED, MREMAP_MAYMOVE, MremapRequest, find_new_addr, move_vma
 from kernel.mm.munmap import do_munmap
 from kernel.mm.types import (
     PAGE_MASK,
     PAGE_SHIFT,
-    PAGE_SIZE,
     TASK_SIZE,
     VM_ACCOUNT,
     VM_DONTEXPAND,
@@ -34,8 +33,8 @@ def mremap_2_6(mm: MmStruct, request: MremapRequest) -> int:
         raise KernelError(Errno.EINVAL, "flag other than MREMAP_MAYMOVE and MREMAP_FIXED")
     if addr & ~PAGE_MASK:  # 2
         raise KernelError(Errno.EINVAL, "old address not page aligned")
-    old_len = request.old_len + PAGE_SIZE - 1 & PAGE_MASK
-    new_len = request.new_len + PAGE_SIZE - 1 & PAGE_MASK
+    old_len = page_align(request.old_len)
+    new_len = page_align(request.new_len)
     if not new_len:  # 3
         raise KernelError(Errno.EINVAL, "new length 0")
     if flags & MREMAP_FIXED:
@@ -93,7 +92,7 @@ def _check_target(addr: int, old_len: int, new_len: int, flags: int, new_addr: i
         raise KernelError(Errno.EINVAL, "MREMAP_FIXED without MREMAP_MAYMOVE")
     if new_len > TASK_SIZE or new_addr > TASK_SIZE - new_len:
         raise KernelError(Errno.EINVAL, "target beyond the address space")
-    if new_addr <= addr < new_addr + new_len or addr <= new_addr < addr + old_len:
+    if new_addr <= addr < new_addr + new_len or addr <= new_addr < (addr + old_len & (1 << 64) - 1):
         raise KernelError(Errno.EINVAL, "old and new range overlap")
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from kernel.abi.errno import Errno, KernelError
 from kernel.mm.accounting import may_expand_vm, mlock_future_ok, vm_enough_memory, vm_stat_account, vm_unacct_memory
+from kernel.mm.area import page_align
 from kernel.mm.merge import vma_merge
 from kernel.mm.mlock import mm_populate
 from kernel.mm.mremap import (
@@ -28,7 +29,6 @@ from kernel.mm.munmap import do_munmap
 from kernel.mm.types import (
     PAGE_MASK,
     PAGE_SHIFT,
-    PAGE_SIZE,
     TASK_SIZE,
     VM_ACCOUNT,
     VM_DONTEXPAND,
@@ -42,22 +42,17 @@ from kernel.mm.types import (
 )
 
 _KNOWN_FLAGS = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP
+_U64 = (1 << 64) - 1
 _NEW_ADDR = MREMAP_FIXED | MREMAP_DONTUNMAP
 """Flags that imply a new address."""
-
-
-def _align(len_bytes: int) -> int:
-    return len_bytes + PAGE_SIZE - 1 & PAGE_MASK
 
 
 def _check_target(request: MremapRequest) -> None:
     """Limits and overlap of a move to a given address."""
     if request.new_len > TASK_SIZE or request.new_addr > TASK_SIZE - request.new_len:
         raise KernelError(Errno.EINVAL, "target beyond the address space")
-    if (
-        request.addr + request.old_len > request.new_addr
-        and request.new_addr + request.new_len > request.addr
-    ):
+    old_end = request.addr + request.old_len & _U64
+    if old_end > request.new_addr and request.new_addr + request.new_len > request.addr:
         raise KernelError(Errno.EINVAL, "old and new range overlap")
 
 
@@ -100,7 +95,7 @@ def mremap_6_1(mm: MmStruct, request: MremapRequest) -> int:
         raise KernelError(Errno.EINVAL, "MREMAP_DONTUNMAP without MREMAP_MAYMOVE, or resizing")
     if addr & ~PAGE_MASK:
         raise KernelError(Errno.EINVAL, "old address not page aligned")
-    request.old_len, request.new_len = _align(request.old_len), _align(request.new_len)
+    request.old_len, request.new_len = page_align(request.old_len), page_align(request.new_len)
     if not request.new_len:
         raise KernelError(Errno.EINVAL, "new length 0")
     vma = mm.areas.find_exact(addr)
@@ -139,7 +134,7 @@ def _mremap_to_6_1(mm: MmStruct, request: MremapRequest) -> int:
 
 
 def mremap_6_17(mm: MmStruct, request: MremapRequest) -> int:
-    request.old_len, request.new_len = _align(request.old_len), _align(request.new_len)
+    request.old_len, request.new_len = page_align(request.old_len), page_align(request.new_len)
     _check_params_6_17(mm, request)
     addr, old_len, new_len, flags = request.addr, request.old_len, request.new_len, request.flags
     if flags & MREMAP_FIXED and old_len == new_len:
@@ -185,10 +180,12 @@ def _check_params_6_17(mm: MmStruct, request: MremapRequest) -> None:
 
 
 def _mremap_to_6_17(mm: MmStruct, request: MremapRequest) -> int:
-    """``mremap_to``: everything about the source is known to be good."""
+    """``mremap_to``: everything about the source is known to be good, unless it loses itself with the target."""
     addr = request.addr
     if request.flags & MREMAP_FIXED:
         do_munmap(mm, request.new_addr, request.new_len)
+        if mm.areas.find_exact(addr) is None:
+            raise KernelError(Errno.EFAULT, "the source was in the target")
     if request.old_len > request.new_len:
         do_munmap(mm, addr + request.new_len, request.old_len - request.new_len)
         request.old_len = request.new_len

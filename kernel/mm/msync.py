@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from kernel.abi.errno import Errno, KernelError
 from kernel.abi.mman import Msync
+from kernel.mm.area import page_align
 from kernel.mm.filemap import msync_interval
-from kernel.mm.types import PAGE_MASK, PAGE_SIZE, VM_LOCKED, VM_SHARED, MmStruct
+from kernel.mm.types import PAGE_MASK, VM_LOCKED, VM_SHARED, MmStruct
 
 _MS_ASYNC, _MS_INVALIDATE, _MS_SYNC = int(Msync.MS_ASYNC), int(Msync.MS_INVALIDATE), int(Msync.MS_SYNC)
 
@@ -19,8 +20,8 @@ def do_msync(mm: MmStruct, start: int, len_bytes: int, flags: int) -> None:
         raise KernelError(Errno.EINVAL, "flags")
     if start & ~PAGE_MASK:
         raise KernelError(Errno.EINVAL, "address not page aligned")
-    end = start + (len_bytes + PAGE_SIZE - 1 & PAGE_MASK)
-    if end >= 1 << 64:
+    end = start + page_align(len_bytes) & (1 << 64) - 1
+    if end < start:
         raise KernelError(Errno.ENOMEM, "length wraps around")
     if end == start:
         return

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from kernel.abi.errno import Errno, KernelError
 from kernel.mm.accounting import vm_stat_account, vm_unacct_memory
-from kernel.mm.area import free_vma, i_mmap_remove, split_vma, split_vma_unlimited
+from kernel.mm.area import free_vma, i_mmap_remove, page_align, split_vma, split_vma_unlimited
 from kernel.mm.memory import zap_page_range
 from kernel.mm.types import (
     PAGE_MASK,
     PAGE_SHIFT,
-    PAGE_SIZE,
     TASK_SIZE,
     VM_ACCOUNT,
     VM_LOCKED,
@@ -34,41 +33,54 @@ def do_munmap(mm: MmStruct, start: int, len_bytes: int) -> None:
         raise KernelError(Errno.EINVAL, "address not page aligned")
     if start > TASK_SIZE or len_bytes > TASK_SIZE - start:
         raise KernelError(Errno.EINVAL, "range outside the address space")
-    end = start + (len_bytes + PAGE_SIZE - 1 & PAGE_MASK)
+    end = start + page_align(len_bytes)
     if end == start:
         raise KernelError(Errno.EINVAL, "length 0")
     first = mm.areas.find_vma(start)
     if first is None or first.vm_start >= end:
         return
-    detached = _detach(mm, first, start, end)
-    unmap_detached(mm, detached)
-
-
-def _detach(mm: MmStruct, first: Vma, start: int, end: int) -> list[Vma]:
-    """Cut the areas of ``[start, end)`` out of the mm."""
-    check_not_sealed(first, end)
-    if mm.kernel.profile.merge is MergeRules.LINUX_6:
-        if start > first.vm_start and end < first.vm_end and mm.map_count >= mm.kernel.sysctl.max_map_count:
-            raise KernelError(Errno.ENOMEM, "munmap in the middle: map_count at max_map_count")
-        cut = split_vma_unlimited
-    else:
-        cut = split_vma
-    if start > first.vm_start:
-        first = cut(mm, first, start, False)
-    last = mm.areas.find_vma(end)
-    if last is not None and last.vm_start < end:
-        below = cut(mm, last, end, True)
-        if first is last:
-            first = below
+    vma: Vma | None = gather(mm, first, start, end)
     detached: list[Vma] = []
-    vma: Vma | None = first
     while vma is not None and vma.vm_start < end:
         following = vma.vm_next
         mm.areas.unlink(vma)
         mm.map_count -= 1
         detached.append(vma)
         vma = following
-    return detached
+    unmap_detached(mm, detached)
+
+
+def gather(mm: MmStruct, first: Vma, start: int, end: int) -> Vma:
+    """Cut the areas at both ends of ``[start, end)``; returns the first inside.  ``first`` overlaps the range.
+
+    EPERM for a sealed area, ENOMEM: cuts that were made before stay.
+    """
+    cut = split_vma
+    if mm.kernel.profile.merge is MergeRules.LINUX_6:
+        if start > first.vm_start and end < first.vm_end and mm.map_count >= mm.kernel.sysctl.max_map_count:
+            raise KernelError(Errno.ENOMEM, "munmap in the middle: map_count at max_map_count")
+        cut = split_vma_unlimited
+    if start > first.vm_start:
+        _check_not_sealed(first)
+        first = cut(mm, first, start, False)
+    last = first
+    while True:
+        _check_not_sealed(last)
+        following = last.vm_next
+        if following is None or following.vm_start >= end:
+            break
+        last = following
+    if last.vm_end > end:
+        below = cut(mm, last, end, True)
+        if first is last:
+            first = below
+    return first
+
+
+def _check_not_sealed(vma: Vma) -> None:
+    """``can_modify_vma``: EPERM if the area was sealed by mseal."""
+    if vma.vm_flags & VM_SEALED:
+        raise KernelError(Errno.EPERM, "area is sealed")
 
 
 def unmap_detached(mm: MmStruct, detached: list[Vma]) -> None:
@@ -97,11 +109,3 @@ def unmap_detached(mm: MmStruct, detached: list[Vma]) -> None:
             i_mmap_remove(vma)
             free_vma(vma)
 
-
-def check_not_sealed(first: Vma | None, end: int) -> None:
-    """``can_modify_mm``: EPERM if an area from ``first`` up to ``end`` is sealed by mseal."""
-    vma = first
-    while vma is not None and vma.vm_start < end:
-        if vma.vm_flags & VM_SEALED:
-            raise KernelError(Errno.EPERM, "area is sealed")
-        vma = vma.vm_next

@@ -187,9 +187,7 @@ def sys_mprotect(task: Task, addr: UserAddr, length: Size, prot: Annotated[Prot,
 @syscall("pkey_mprotect", x86_64=329, i386=380, group="memory")
 def sys_pkey_mprotect(task: Task, addr: UserAddr, length: Size, prot: Annotated[Prot, ULONG], pkey: Int) -> None:
     """mprotect with a protection key; this processor has none, so only -1 is allowed."""
-    if pkey != -1:
-        raise KernelError(Errno.EINVAL, "no such protection key")
-    do_mprotect(_mm(task), addr, length, prot)
+    do_mprotect(_mm(task), addr, length, prot, pkey)
 
 
 @syscall("pkey_alloc", x86_64=330, i386=381, group="memory")
