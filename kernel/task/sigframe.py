@@ -120,7 +120,7 @@ def set_altstack(task: Task, ss_sp: int, ss_flags: int, ss_size: int, sp: int) -
 
 
 def frame_place(task: Task, action: SigAction, sp: int) -> tuple[int, int] | None:
-    """get_sigframe(): the addresses of frame and floating-point state; None when the alternate stack is too small."""
+    """get_sigframe(): the addresses of frame and floating-point state; None when the stack is too small."""
     nested = on_sig_stack(task, sp)
     entering = False
     sp -= RED_ZONE
@@ -129,7 +129,7 @@ def frame_place(task: Task, action: SigAction, sp: int) -> tuple[int, int] | Non
         entering = True
     fpstate = (sp - FXSAVE_SIZE) & ~63
     frame = ((fpstate - FRAME_SIZE) & ~15) - 8
-    if (nested or entering) and not on_sig_stack_range(task, frame):
+    if frame < 0 or ((nested or entering) and not on_sig_stack_range(task, frame)):
         return None
     return frame, fpstate
 
@@ -155,8 +155,6 @@ def setup_rt_frame(task: Task, info: SigInfo, action: SigAction, oldmask: int) -
         + struct.pack("<Q", oldmask)
     )
     try:
-        if fpstate < 0 or frame < 0:
-            return False
         copy_to_user(mm, fpstate, regs.fp_state())
         copy_to_user(mm, frame, struct.pack("<Q", action.restorer) + ucontext)
         if action.flags & SA_SIGINFO:
