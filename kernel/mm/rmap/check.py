@@ -21,6 +21,7 @@ from kernel.mm.rmap.anonmm import AnonmmPolicy
 from kernel.mm.rmap.policy import vma_address
 from kernel.mm.rmap.pte_chain import PteChainPolicy
 from kernel.mm.rmap.scan import Mapping, scan_all
+from kernel.mm.shmem import ShmemInode
 from kernel.mm.types import PAGE_MASK, TASK_SIZE, VM_ACCOUNT, VM_LOCKED, MmStruct, Vma
 
 if TYPE_CHECKING:
@@ -104,6 +105,9 @@ def _file_links(mm: MmStruct, vma: Vma) -> Iterator[Violation]:
 
 def _committed(kernel: Kernel, mms: list[MmStruct]) -> Iterator[Violation]:
     nr_pages = sum(vma.nr_pages for mm in mms for vma in mm.areas if vma.vm_flags & VM_ACCOUNT)
+    # Shared anonymous memory is charged to its object, not to the areas that map it.
+    inodes = {vma.vm_file.f_inode: None for mm in mms for vma in mm.areas if vma.vm_file is not None}
+    nr_pages += sum(inode.charged_pages for inode in inodes if isinstance(inode, ShmemInode))
     if kernel.vm_stat.committed_pages != nr_pages:
         charged = kernel.vm_stat.committed_pages
         yield Violation("committed", f"{charged} pages charged, but areas account for {nr_pages}")
