@@ -7,23 +7,28 @@ base; all mappings private, anonymous, MAP_FIXED unless said otherwise)::
     w:i[:value]         write a byte (default i % 250 + 1)                r:i    read a byte   x:i         execute
     v:old:old_len:new_len:FLAGS[:new]   mremap (M MAYMOVE, F FIXED, D DONTUNMAP)
     l:i:n  k:i:n        mlock, munlock        f{ ... f}  in a forked child while the parent waits
-    M  print the areas  D  print the bytes    a:i:n:ADVICE  madvise (number)
+    M  print the areas  D  print the bytes    a:i:n:ADVICE  madvise (number)    s:i:n  mseal
+    c:NR:A:B:...        any system call of x86-64, hexadecimal; Bx is x bytes behind the base
 """
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
-from kernel.abi.errno import KernelError, errno_name
+import kernel.syscalls.mm  # noqa: F401 - declares the calls
+from kernel.abi.errno import Errno, KernelError, errno_name
 from kernel.mm.exit import mmput
 from kernel.mm.fault import FaultResult, touch
 from kernel.mm.fork import dup_mm, new_mm
+from kernel.mm.madvise import do_madvise, do_mseal
 from kernel.mm.mlock import do_mlock, do_munlock
 from kernel.mm.mmap import MmapRequest, arch_pick_mmap_layout, vm_mmap
 from kernel.mm.mprotect import do_mprotect
 from kernel.mm.mremap import MremapRequest, do_mremap
 from kernel.mm.munmap import do_munmap
 from kernel.mm.types import PAGE_SHIFT, PAGE_SIZE, VM_LOCKED, VM_SHARED, MmStruct
+from kernel.syscalls.table import TABLE_64, compile_entry
 from tests.kernel.fakes import make_kernel
 
 BASE = 0x1000_0000
@@ -39,6 +44,13 @@ def prot_of(text: str) -> int:
 def _signal(result: FaultResult) -> str:
     code = {FaultResult.SIGSEGV_MAPERR: "sig11 code1", FaultResult.SIGSEGV_ACCERR: "sig11 code2"}
     return code.get(result, result.name)
+
+
+class _NoFiles:
+    """A descriptor table without descriptors."""
+
+    def get(self, fd: int) -> Any:
+        raise KernelError(Errno.EBADF, "descriptor not open")
 
 
 class Script:
@@ -104,6 +116,8 @@ class Script:
         """The result of one operation; KernelError if it fails."""
         mm = self.mm
         kind, *args = op.split(":")
+        if kind == "c":
+            return self._call([BASE + int(arg[1:], 16) if arg[0] == "B" else int(arg, 16) for arg in args])
         at = BASE + (int(args[0]) << PAGE_SHIFT)
         if kind in "wrx":
             return self._access(kind, at, args)
@@ -124,13 +138,29 @@ class Script:
             do_mlock(mm, at, len_bytes, VM_LOCKED)
         elif kind == "k":
             do_munlock(mm, at, len_bytes)
+        elif kind == "s":
+            do_mseal(mm, at, len_bytes)
         elif kind == "a":
-            from kernel.mm.madvise import do_madvise
-
             do_madvise(mm, at, len_bytes, int(args[2]))
         else:
             raise ValueError(f"unknown operation {op}")
         return "ok"
+
+    def _call(self, registers: list[int]) -> str:
+        """A system call with raw registers; new addresses outside the arena are unmapped at once."""
+        nr, *args = registers
+        spec = TABLE_64[nr]
+        assert spec is not None
+        task = SimpleNamespace(mm=self.mm, files=_NoFiles(), kernel=self.kernel)
+        value = compile_entry(spec)(task, *args, *[0] * (6 - len(args))) or 0
+        if spec.name not in ("mmap", "mremap"):
+            return f"={value}"
+        page = (value - BASE) >> PAGE_SHIFT
+        if 0 <= page < NR_ARENA_PAGES:
+            return f"@{page}"
+        if spec.name == "mmap":
+            do_munmap(self.mm, value, args[1])
+        return "@elsewhere"
 
     def _access(self, kind: str, at: int, args: list[str]) -> str:
         result = touch(self.mm, at, write=kind == "w", execute=kind == "x")
