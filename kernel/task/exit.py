@@ -71,6 +71,7 @@ def do_group_exit(task: Task, code: int) -> None:
         signal.group_exit_code = code
         signal.flags = SIGNAL_GROUP_EXIT
         signal.group_stop_count = 0
+    signal.group_leader.exit_code = code  # also if the leader has exited already, with a status of its own
     zap_other_threads(task, code)
     do_exit(task, code)
 
