@@ -22,7 +22,6 @@ from enum import Enum
 from emu.cpu import layout
 from emu.cpu import unicorn_abi as abi
 from emu.cpu.boot import boot
-from emu.cpu.decode import FaultingInstructions
 from emu.cpu.engine import (
     CODE_BUFFER_BYTES,
     Engine,
@@ -33,8 +32,9 @@ from emu.cpu.engine import (
     OutCallback,
     ValueInsnCallback,
 )
+from emu.cpu.faulting import CC_OP_EFLAGS, FLAGS_FIRST, READ_MODIFY_WRITE, FaultingInstructions
 from emu.cpu.fxsave import FxsaveCodec
-from emu.cpu.native import NativeStubs, make_stubs
+from emu.cpu.native import RFLAGS_ARITHMETIC, FlagsPlace, NativeStubs, TickBlock, make_stubs
 from emu.cpu.quirks import FastMemory, Sse42, set_fast_memory
 from emu.cpu.registers import CpuRegisters, register_words
 from emu.cpu.stop import Stop, StopReason, Vector
@@ -55,7 +55,6 @@ _unpack_syscall = struct.Struct("<Q8xQ24xQQQQQ").unpack_from
 _VECTOR_PF = int(Vector.PAGE_FAULT)
 _OPEN_GATES = frozenset((Vector.BREAKPOINT, Vector.OVERFLOW, Vector.INT80))
 """Software interrupts that user code may raise (arch/x86/kernel/idt.c: the gates with DPL 3)."""
-_PF_WRITE_OR_INSTR = PF_WRITE | PF_INSTR
 _ICEBP = 0xF1
 
 TSC_CYCLES_PER_BLOCK = 16
@@ -109,15 +108,15 @@ class Cpu:
         wanted = FastMemory.from_environment() if fast_memory is None else fast_memory
         found = wanted is FastMemory.ON and set_fast_memory(self.engine)
         self.fast_memory = FastMemory.ON if found else FastMemory.OFF
-        self._counter = ctypes.c_int64(1 << 62)
-        self._count = memoryview(self._counter).cast("B").cast("q")
+        self._tick_block = TickBlock()
+        self._count = memoryview(self._tick_block).cast("B").cast("q")
         self._stubs = make_stubs() if tick is Tick.BLOCKS else None
         """Kept: the engine calls into their memory."""
         self.tick = Tick.KERNEL_ENTRIES if self._stubs is None else Tick.BLOCKS
         if self._stubs is not None:
             # Before anything is translated: a block translated without the hook would never count.
             tick_stub = self._stubs.tick(self.engine.function_address("uc_emu_stop"))
-            self.engine.add_hook(abi.HOOK_BLOCK, tick_stub, user_data=ctypes.addressof(self._counter))
+            self.engine.add_hook(abi.HOOK_BLOCK, tick_stub, user_data=ctypes.addressof(self._tick_block))
 
         self.fxsave = FxsaveCodec()
         booted = boot(self.engine, self._kernel, self.fxsave, sse42)
@@ -129,12 +128,13 @@ class Cpu:
         self._rip_word, self._cr3_word = booted.state.rip // 8, booted.state.cr3 // 8
         self._cr2_word, self._error_code_int = booted.state.cr2 // 8, booted.state.error_code // 4
         self._is_int_int, self._old_exception_int = booted.state.is_int // 4, booted.state.old_exception // 4
+        self._cc_op_int, self._cc_src_word = booted.state.cc_op // 4, booted.state.cc_src // 8
         self._tlb, self._flush_page, self._processor = booted.tlb, booted.flush_page, booted.processor_address
 
         self.running = False
         self.live: CpuRegisters | None = None
         self._cr3 = -1
-        self._slice = 0
+        self._slice = self._count[0] = 0
         self._next_slice = _FIRST_SLICE_BLOCKS
         self._blocks_before = 0
         self._nr_tsc_reads = 0
@@ -156,6 +156,7 @@ class Cpu:
     def _add_hooks(self, state_address: int) -> None:
         engine = self.engine
         engine.add_hook(abi.HOOK_INTR, IntrCallback(self._on_interrupt))
+        engine.add_hook(abi.HOOK_INSN_INVALID, ValueInsnCallback(self._on_invalid_instruction))
         engine.add_hook(abi.HOOK_INSN, ValueInsnCallback(self._on_rdtsc), instruction=abi.INS_RDTSC)
         engine.add_hook(abi.HOOK_INSN, ValueInsnCallback(self._on_rdtscp), instruction=abi.INS_RDTSCP)
         if self._stubs is not None:
@@ -167,6 +168,8 @@ class Cpu:
 
     def _add_native_hooks(self, stubs: NativeStubs, state_address: int) -> None:
         engine = self.engine
+        flags = FlagsPlace(state_address + self.state.cc_op, state_address + self.state.cc_src)
+        self._tick_block.set_flags_place(flags)
         self._syscall_callback = InsnCallback(self._on_syscall)
         syscall_stub = stubs.syscall(
             engine.function_address("uc_reg_read"),
@@ -174,6 +177,7 @@ class Cpu:
             rip=state_address + self.state.rip,
             rcx=state_address + 8 * _RCX,
             r11=state_address + 8 * _R11,
+            flags=flags,
             callback=ctypes.cast(self._syscall_callback, ctypes.c_void_p).value or 0,
         )
         engine.add_hook(abi.HOOK_INSN, syscall_stub, instruction=abi.INS_SYSCALL)
@@ -314,7 +318,17 @@ class Cpu:
         """From a callback: stop at the next exact place."""
         if self._reason is None:
             self._reason = StopReason.REQUESTED
+        self._stop()
+
+    def _stop(self) -> None:
+        """Inside a callback."""
+        self._clean_flags()
         self.engine.stop()
+
+    def _clean_flags(self) -> None:
+        """Before RFLAGS are made: what is no flag must not get into them (quirk 14)."""
+        if self._i[self._cc_op_int] == CC_OP_EFLAGS:
+            self._q[self._cc_src_word] &= RFLAGS_ARITHMETIC
 
     def _load(self, registers: Registers) -> None:
         if not isinstance(registers, CpuRegisters):
@@ -363,7 +377,7 @@ class Cpu:
     def _finish_callback(self) -> None:
         """Inside a callback: do what can be done here, stop the engine for the rest."""
         if self._stale_code:
-            self.engine.stop()
+            self._stop()
         else:
             self._work_queued = False
             if self._flush_queued:
@@ -379,7 +393,7 @@ class Cpu:
             if result is None:
                 if self._reason is None:
                     self._reason = StopReason.SYSCALL
-                self.engine.stop()
+                self._stop()
             else:
                 self._q[_RAX] = result & _U64
             if self._work_queued:
@@ -391,6 +405,7 @@ class Cpu:
         """Without native stubs."""
         q = self._q
         q[_RCX] = q[self._rip_word] + 2
+        self._clean_flags()
         q[_R11] = self.engine.reg_read(abi.REG_EFLAGS)
         self._count_kernel_entry()
         self._on_syscall(engine, data)
@@ -409,8 +424,13 @@ class Cpu:
     def _page_fault(self) -> None:
         q = self._q
         vaddr, rip, error_code = q[self._cr2_word], q[self._rip_word], self._i[self._error_code_int]
-        if not error_code & _PF_WRITE_OR_INSTR and self._instructions.reads_before_it_writes(self._cr3, rip):
-            error_code |= PF_WRITE
+        if not error_code & PF_INSTR:
+            kind = self._instructions.kind(self._cr3, rip)
+            if kind:
+                if kind & READ_MODIFY_WRITE:
+                    error_code |= PF_WRITE
+                if kind & FLAGS_FIRST:
+                    self._recover_flags(rip)
         if self.on_page_fault(vaddr, error_code, rip):
             self._faults_to_tlb_check -= 1
             if not self._faults_to_tlb_check:
@@ -425,8 +445,22 @@ class Cpu:
         if self.tick is Tick.KERNEL_ENTRIES:
             self._count_kernel_entry()
 
+    def _on_invalid_instruction(self, _engine: int, _data: int) -> int:
+        """The engine stops by itself after this."""
+        self._clean_flags()
+        return 0
+
+    def _recover_flags(self, rip: int) -> None:
+        """Lost flags; see ``faulting.py``."""
+        cc_op = self._i[self._cc_op_int]
+        if self._instructions.lost_flags(self._cr3, rip, self._tick_block.block_start, cc_op):
+            self._i[self._cc_op_int] = CC_OP_EFLAGS
+
     def _exception(self, vector: int, is_int: bool) -> None:
         self._vector, self._vaddr = vector, 0
+        rip = self._q[self._rip_word]
+        if not is_int and self._instructions.kind(self._cr3, rip) & FLAGS_FIRST:
+            self._recover_flags(rip)
         self._error_code = 0 if is_int else self._i[self._error_code_int]
         if is_int and vector not in _OPEN_GATES:
             # #GP(selector of the gate, in the IDT) at the instruction, which has two bytes.
@@ -437,12 +471,12 @@ class Cpu:
     def _stop_for(self, reason: StopReason) -> None:
         if self._reason is None or self._reason is StopReason.REQUESTED:
             self._reason = reason
-        self.engine.stop()
+        self._stop()
 
     def _keep_error(self, error: BaseException) -> None:
         if self._error is None:
             self._error = error
-        self.engine.stop()
+        self._stop()
 
     def _on_in(self, _engine: int, _port: int, _size: int, _data: int) -> int:
         """Without native stubs: the engine stops only at the end of the block, so the registers are put back later."""
@@ -467,7 +501,7 @@ class Cpu:
         """Without native stubs: a kernel entry stands for so many blocks."""
         self._count[0] -= KERNEL_ENTRY_BLOCKS
         if self._count[0] < 0:
-            self.engine.stop()
+            self._stop()
 
     def _on_rdtsc(self, _engine: int, _data: int) -> int:
         try:

@@ -56,12 +56,17 @@ PROBE_WRITE = 0x20
 PROBE_INT3 = 0x30
 PROBE_CPUID = 0x40
 PROBE_TOUCH = 0x50
+PROBE_SUB = 0x60
+PROBE_ADD = 0x70
+PROBE_OPERAND = 0x01020304
 _STUB_CODE = {
     IRETQ: b"\x48\xcf",  # iretq
     PROBE_READ: b"\x8b\x03",  # mov eax, [rbx]
     PROBE_WRITE: b"\x89\x03",  # mov [rbx], eax
     PROBE_INT3: b"\xcc",  # int3
     PROBE_CPUID: b"\x0f\xa2\xcc",  # cpuid; int3
+    PROBE_SUB: b"\x2d\x04\x03\x02\x01\xcc",  # sub eax, PROBE_OPERAND; int3
+    PROBE_ADD: b"\x05\x04\x03\x02\x01\xcc",  # add eax, PROBE_OPERAND; int3
     # again: mov ecx, [rbx]; add rbx, 4096; dec eax; jnz again; int3
     PROBE_TOUCH: b"\x8b\x0b\x48\x81\xc3\x00\x10\x00\x00\xff\xc8\x75\xf3\xcc",
 }

@@ -18,8 +18,54 @@ import ctypes
 import mmap
 import platform
 import struct
+from typing import NamedTuple
 
 PAGE = 4096
+RFLAGS_ARITHMETIC = 0x8D5
+"""CF PF AF ZF SF OF: the flags that the engine keeps in its own form."""
+
+
+class FlagsPlace(NamedTuple):
+    """Host addresses of the engine's ``cc_op`` and ``cc_src``."""
+
+    cc_op: int
+    cc_src: int
+
+
+class TickBlock(ctypes.Structure):
+    """What the tick stub works on.  Not in the page of the code: the host's processor would think that the code
+    changes."""
+
+    _fields_ = (
+        ("counter", ctypes.c_int64),
+        ("block_start", ctypes.c_uint64),
+        ("cc_op", ctypes.c_uint64),
+        ("cc_src", ctypes.c_uint64),
+        ("none", ctypes.c_uint64),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counter = 1 << 62
+        # Until the places are known: a word that is not CC_OP_EFLAGS.
+        self.cc_op = self.cc_src = ctypes.addressof(self) + TickBlock.none.offset
+
+    def set_flags_place(self, flags: FlagsPlace) -> None:
+        self.cc_op, self.cc_src = flags
+
+
+def _clean_flags(flags: FlagsPlace) -> bytes:
+    """If ``cc_src`` holds the flags as bits, clear what is no flag (quirk 14).  Uses rax."""
+    return (
+        b"\x48\xb8"
+        + struct.pack("<Q", flags.cc_op)  # mov rax, &cc_op
+        + b"\x83\x38\x01"  # cmp dword [rax], CC_OP_EFLAGS
+        b"\x75\x11"  # jne done
+        b"\x48\xb8"
+        + struct.pack("<Q", flags.cc_src)  # mov rax, &cc_src
+        + b"\x48\x81\x20"
+        + struct.pack("<I", RFLAGS_ARITHMETIC)  # and qword [rax], CF PF AF ZF SF OF
+    )  # done:
 
 
 class NativeStubs:
@@ -37,13 +83,20 @@ class NativeStubs:
         return address
 
     def tick(self, stop_function: int) -> int:
-        """A block hook; its user data is the address of the 64-bit counter."""
+        """A block hook; its user data is the address of a :class:`TickBlock`."""
         return self._place(
+            b"\x48\x89\x71\x08"  # mov [rcx + 8], rsi: the block's address
             b"\x48\x83\x29\x01"  # sub qword [rcx], 1
             b"\x78\x01"  # js stop
             b"\xc3"  # ret
-            b"\x48\xb8"
-            + struct.pack("<Q", stop_function)  # stop: mov rax, uc_emu_stop
+            b"\x48\x8b\x41\x10"  # stop: mov rax, [rcx + 16]: &cc_op
+            b"\x83\x38\x01"  # cmp dword [rax], CC_OP_EFLAGS
+            b"\x75\x0b"  # jne clean
+            b"\x48\x8b\x41\x18"  # mov rax, [rcx + 24]: &cc_src
+            b"\x48\x81\x20"
+            + struct.pack("<I", RFLAGS_ARITHMETIC)  # and qword [rax], CF PF AF ZF SF OF
+            + b"\x48\xb8"
+            + struct.pack("<Q", stop_function)  # clean: mov rax, uc_emu_stop
             + b"\xff\xe0"  # jmp rax
         )
 
@@ -61,11 +114,14 @@ class NativeStubs:
             + b"\xff\xe0"  # jmp rax
         )
 
-    def syscall(self, read_function: int, rflags_id: int, rip: int, rcx: int, r11: int, callback: int) -> int:
+    def syscall(
+        self, read_function: int, rflags_id: int, rip: int, rcx: int, r11: int, flags: FlagsPlace, callback: int
+    ) -> int:
         """A system-call hook.  ``rip``, ``rcx``, ``r11``: host addresses of the guest's registers."""
         return self._place(
             b"\x57\x56\x48\x83\xec\x08"  # push rdi; push rsi; sub rsp, 8
-            b"\x48\xb8"
+            + _clean_flags(flags)
+            + b"\x48\xb8"
             + struct.pack("<Q", rip)  # mov rax, &RIP
             + b"\x48\x8b\x08"  # mov rcx, [rax]
             b"\x48\x83\xc1\x02"  # add rcx, 2

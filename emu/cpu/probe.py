@@ -23,6 +23,9 @@ ENGINE_SCAN_BYTES = 4096
 _PROCESSOR_SCAN_BYTES = 0x10000
 _PROCESSOR_POINTER_HINT = 0x1B8
 
+CC_OP_SUBL, CC_OP_ADDL = 16, 8
+"""Of QEMU's ``enum CCOp``: where the flags come from."""
+
 
 @dataclass(frozen=True)
 class StateLayout:
@@ -43,6 +46,10 @@ class StateLayout:
     is_int: int
     """``exception_is_int``: the last vector came from an ``int`` instruction."""
     old_exception: int
+    cc_src: int
+    """The second operand of the operation that the flags come from, or their bits."""
+    cc_op: int
+    """That operation (QEMU's ``enum CCOp``); CC_OP_EFLAGS: ``cc_src`` holds the bits."""
 
 
 def read_own_memory(address: int, nr_bytes: int) -> bytes:
@@ -155,6 +162,10 @@ class RingProbe:
             self._run_stub(layout.PROBE_INT3),
         ]
 
+    def flags(self) -> list[bytes]:
+        """States right after a 32-bit subtraction and addition of PROBE_OPERAND."""
+        return [self._run_stub(place, rax=0x11223344)[1] for place in (layout.PROBE_SUB, layout.PROBE_ADD)]
+
     def touch(self, nr_pages: int) -> None:
         """Read ``nr_pages`` pages of the window, after its first, which holds the code."""
         self._run_stub(layout.PROBE_TOUCH, layout.WINDOW_VADDR + 4096, nr_pages, nr_pages + 1)
@@ -225,6 +236,16 @@ def probe_state_layout(probe: RingProbe) -> StateLayout:
     cr3 = cr2 + 8
     if words[cr3 // 8] != probe.cr3:
         raise EngineError(f"CR3 does not stand after CR2; {ADVICE}")
+    after_sub, after_add = probe.flags()
+    operand = struct.pack("<Q", layout.PROBE_OPERAND)
+    cc_src = 8 * _only(
+        [i for i in range(nr_words) if after_sub[8 * i : 8 * i + 8] == operand == after_add[8 * i : 8 * i + 8]],
+        "cc_src",
+    )
+    operations = [struct.unpack_from(f"<{2 * nr_words}i", state) for state in (after_sub, after_add)]
+    cc_op = 4 * _only(
+        [i for i in range(2 * nr_words) if tuple(o[i] for o in operations) == (CC_OP_SUBL, CC_OP_ADDL)], "cc_op"
+    )
     found = StateLayout(
         header_bytes=header_bytes,
         state_bytes=len(saved),
@@ -239,6 +260,8 @@ def probe_state_layout(probe: RingProbe) -> StateLayout:
         error_code=error_code,
         is_int=is_int,
         old_exception=old_exception,
+        cc_src=cc_src,
+        cc_op=cc_op,
     )
     selectors = [struct.unpack_from("<I", seen[-1][1], place)[0] for place in (found.cs, found.ss)]
     if selectors != [layout.USER_CS, layout.USER_DS]:

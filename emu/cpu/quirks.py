@@ -21,15 +21,19 @@
     64 MiB are ten times slower at that size.  Its counters are found by filling it (:class:`TlbGauge`).
 9.  **The interface flushes the whole TLB only,** which costs more the larger it has grown.  The engine's function for
     one page is exported all the same (:func:`find_page_flush`).
-10. **Read-modify-write instructions fault as reads** (``decode.py``).
+10. **Read-modify-write instructions fault as reads** (``faulting.py``).
 11. **``icebp`` is taken for an undefined instruction,** and a software interrupt whose gate is closed to user code for
     the exception of that number (``Cpu``).
 12. **An address to stop at is looked up in the page tables** at the end of a run, which can fault: exits are switched
     on, and none is given (``engine.py``).
+13. **``rcl``, ``rcr`` and ``setcc`` on memory lose the flags when they fault** (``faulting.py``).
+14. **``cmpxchg8b`` and ``cmpxchg16b`` leave operands among the flags,** which would reach RFLAGS as TF, DF or AC at the
+    next stop.  They are cleared at every stop and system call (``Cpu._stop``, ``native.py``).
 
-Known and not cured: VEX.128 forms of SSE instructions execute as SSE (CPUID does not offer AVX); misaligned ``movaps``
-does not fault; a jump to a non-canonical address faults at the target, not at the jump; a misaligned read across two
-pages, the first of which is absent, reports an address up to 7 bytes too low.
+Known and not cured: ``cmpxchg16b`` sets CF, PF, AF, SF and OF to anything; VEX.128 forms of SSE instructions execute as
+SSE (CPUID does not offer AVX); misaligned ``movaps`` does not fault; a jump to a non-canonical address faults at the
+target, not at the jump; a misaligned read across two pages, the first of which is absent, reports an address up to 7
+bytes too low.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from emu.cpu import StopReason
-from emu.cpu.decode import reads_before_it_writes
+from emu.cpu.decode import decode, reads_before_it_writes
 from kernel.hardware import Reg
 from mmu.paging import PF_USER, PF_WRITE
 from tests.cpu.harness import RW, UD2, Box
@@ -67,17 +67,17 @@ READ_ONLY = {
 
 @pytest.mark.parametrize("name", READ_AND_WRITE)
 def test_read_and_write(name: str) -> None:
-    assert reads_before_it_writes(bytes.fromhex(READ_AND_WRITE[name]) + bytes(5))
+    assert reads_before_it_writes(decode(bytes.fromhex(READ_AND_WRITE[name]) + bytes(5)))
 
 
 @pytest.mark.parametrize("name", READ_ONLY)
 def test_read_only(name: str) -> None:
-    assert not reads_before_it_writes(bytes.fromhex(READ_ONLY[name]) + bytes(5))
+    assert not reads_before_it_writes(decode(bytes.fromhex(READ_ONLY[name]) + bytes(5)))
 
 
 @pytest.mark.parametrize("code", ["", "0f", "66", "48", "01", "01 c7", "0f c7", "0f c7 c9", "f0 f0 f0", "66 48 0f"])
 def test_registers_and_fragments(code: str) -> None:
-    assert not reads_before_it_writes(bytes.fromhex(code))
+    assert not reads_before_it_writes(decode(bytes.fromhex(code)))
 
 
 @pytest.mark.parametrize("name", READ_AND_WRITE)
