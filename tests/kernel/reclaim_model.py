@@ -1,8 +1,8 @@
 """Random programs under memory pressure, against a model that knows nothing of pages, frames or swap.
 
-:class:`World` runs random operations (map, write, read, fork, move, protect, lock, advise, truncate, reclaim, swapoff ...) on a few
-address spaces in a machine with little RAM; the model is a dictionary from page numbers to values.  After every operation
-the oracle recounts everything.  What a page holds is its first word.
+:class:`World` runs random operations (map, write, read, fork, move, protect, lock, advise, truncate, reclaim, swapoff
+...) on a few address spaces in a machine with little RAM; the model is a dictionary from page numbers to values.  After
+every operation the oracle recounts everything.  What a page holds is its first word.
 
 An operation that runs out of memory is allowed to fail; nothing may ever be read that was not written.
 """
@@ -29,7 +29,7 @@ from kernel.mm.munmap import do_munmap
 from kernel.mm.rmap.check import check_all
 from kernel.mm.rmap.check_memory import check_memory
 from kernel.mm.swapoff import do_swapoff
-from kernel.mm.types import PAGE_SHIFT, PAGE_SIZE, MmStruct
+from kernel.mm.types import PAGE_SHIFT, PAGE_SIZE, VM_LOCKED, MmStruct
 from tests.kernel.fakes import FakeFile, FakeInode
 from tests.kernel.swapfakes import peek, poke
 
@@ -137,7 +137,8 @@ class World:
             getattr(self, name)(process)
         except KernelError as error:
             # EAGAIN: mlock could not fault all its pages in.  EIO: swapoff or a kernel write met a bad page.
-            if error.errno not in (Errno.ENOMEM, Errno.EAGAIN) and not (self.io_errors_allowed and error.errno == Errno.EIO):
+            allowed = {Errno.ENOMEM, Errno.EAGAIN} | ({Errno.EIO} if self.io_errors_allowed else set())
+            if error.errno not in allowed:
                 raise
             self.nr_oom += 1
         self.check(name)
@@ -305,7 +306,7 @@ class World:
         else:
             assert result <= FaultResult.MAJOR, f"read of page {page}: {result!r}"
             seen = peek(process.mm, _at(page))
-            assert seen in expected, f"page {page} of mm {process.mm.id} holds {seen:#x}, not {[hex(v) for v in expected]}"
+            assert seen in expected, f"page {page} of mm {process.mm.id} holds {seen:#x}, expected one of {expected}"
             if cell.may_be_zero and seen == 0:
                 cell.value, cell.may_be_zero = 0, False
 
@@ -377,7 +378,7 @@ class World:
         self._note(f"lock {first} {nr_pages}")
         for cell in cells:
             cell.locked = True
-        do_mlock(process.mm, _at(first), nr_pages * PAGE_SIZE, 0)
+        do_mlock(process.mm, _at(first), nr_pages * PAGE_SIZE, VM_LOCKED)
 
     def unlock(self, process: Process) -> None:
         locked = [page for page, cell in process.cells.items() if cell.locked]

@@ -106,6 +106,16 @@ def is_swapped(mm: MmStruct, vaddr: int) -> bool:
     return pte != 0 and not pte & 0x101
 
 
+def swap_out(mm: MmStruct, vaddr: int) -> None:
+    """Take the anonymous page at ``vaddr`` out of memory, as MADV_PAGEOUT does for a page that is not shared."""
+    kernel: Any = mm.kernel
+    kernel.lru.drain()
+    pfn = mm.pt.get(vaddr) >> PAGE_SHIFT & 0xFF_FFFF_FFFF
+    for _ in range(3):  # once to clear its marks of use
+        if kernel.lru.isolate_page(pfn):
+            kernel.reclaim.shrink_list([pfn])
+
+
 def swap_cache_of(kernel: Any) -> dict[int, int]:
     """entry -> pfn, for ``fakes.check_kernel``."""
     found = {}
