@@ -26,15 +26,14 @@ from emu.cpu.engine import (
     CODE_BUFFER_BYTES,
     Engine,
     EngineError,
-    InCallback,
     InsnCallback,
     IntrCallback,
-    OutCallback,
     ValueInsnCallback,
 )
 from emu.cpu.faulting import CC_OP_EFLAGS, FLAGS_FIRST, READ_MODIFY_WRITE, FaultingInstructions
 from emu.cpu.fxsave import FxsaveCodec
 from emu.cpu.native import RFLAGS_ARITHMETIC, FlagsPlace, NativeStubs, TickBlock, make_stubs
+from emu.cpu.plain import PlainHooks
 from emu.cpu.quirks import FastMemory, Sse42, set_fast_memory
 from emu.cpu.registers import CpuRegisters, register_words
 from emu.cpu.stop import Stop, StopReason, Vector
@@ -58,8 +57,6 @@ _OPEN_GATES = frozenset((Vector.BREAKPOINT, Vector.OVERFLOW, Vector.INT80))
 _ICEBP = 0xF1
 
 TSC_CYCLES_PER_BLOCK = 16
-KERNEL_ENTRY_BLOCKS = 64
-"""What a kernel entry counts for where blocks cannot be counted."""
 
 # While the TLB grows, the engine is stopped this often (unseen by anybody) to ask whether a flush would let it grow.
 _FIRST_SLICE_BLOCKS = 20_000
@@ -109,7 +106,8 @@ class Cpu:
         found = wanted is FastMemory.ON and set_fast_memory(self.engine)
         self.fast_memory = FastMemory.ON if found else FastMemory.OFF
         self._tick_block = TickBlock()
-        self._count = memoryview(self._tick_block).cast("B").cast("q")
+        self.count = memoryview(self._tick_block).cast("B").cast("q")
+        """``count[0]``: blocks left of the slice; negative when it is over."""
         self._stubs = make_stubs() if tick is Tick.BLOCKS else None
         """Kept: the engine calls into their memory."""
         self.tick = Tick.KERNEL_ENTRIES if self._stubs is None else Tick.BLOCKS
@@ -123,9 +121,10 @@ class Cpu:
         self.state = booted.state
         self.register_words = register_words(booted.state)
         self.pristine_context = booted.pristine_context
-        self._live_bytes, self._q, self._i = booted.live_bytes, booted.live_words, booted.live_ints
+        # The engine's state: what it holds of the registers of ``live``, and more.
+        self._live_bytes, self.words, self._i = booted.live_bytes, booted.live_words, booted.live_ints
         # Indices into the words and ints of the engine's state.
-        self._rip_word, self._cr3_word = booted.state.rip // 8, booted.state.cr3 // 8
+        self.rip_word, self._cr3_word = booted.state.rip // 8, booted.state.cr3 // 8
         self._cr2_word, self._error_code_int = booted.state.cr2 // 8, booted.state.error_code // 4
         self._is_int_int, self._old_exception_int = booted.state.is_int // 4, booted.state.old_exception // 4
         self._cc_op_int, self._cc_src_word = booted.state.cc_op // 4, booted.state.cc_src // 8
@@ -134,7 +133,7 @@ class Cpu:
         self.running = False
         self.live: CpuRegisters | None = None
         self._cr3 = -1
-        self._slice = self._count[0] = 0
+        self._slice = self.count[0] = 0
         self._next_slice = _FIRST_SLICE_BLOCKS
         self._blocks_before = 0
         self._nr_tsc_reads = 0
@@ -144,7 +143,7 @@ class Cpu:
         self._error_code = 0
         self._vaddr = 0
         self._error: BaseException | None = None
-        self._registers_at_io: list[int] | None = None
+        self._plain: PlainHooks | None = None
         # What the kernel has asked for and has not been done yet.
         self._work_queued = False
         self._flush_queued = False
@@ -157,20 +156,19 @@ class Cpu:
         engine = self.engine
         engine.add_hook(abi.HOOK_INTR, IntrCallback(self._on_interrupt))
         engine.add_hook(abi.HOOK_INSN_INVALID, ValueInsnCallback(self._on_invalid_instruction))
-        engine.add_hook(abi.HOOK_INSN, ValueInsnCallback(self._on_rdtsc), instruction=abi.INS_RDTSC)
-        engine.add_hook(abi.HOOK_INSN, ValueInsnCallback(self._on_rdtscp), instruction=abi.INS_RDTSCP)
+        # System calls come first: the engine goes through all hooks on instructions in this order.
         if self._stubs is not None:
             self._add_native_hooks(self._stubs, state_address)
         else:
-            engine.add_hook(abi.HOOK_INSN, InsnCallback(self._on_syscall_plain), instruction=abi.INS_SYSCALL)
-            engine.add_hook(abi.HOOK_INSN, InCallback(self._on_in), instruction=abi.INS_IN)
-            engine.add_hook(abi.HOOK_INSN, OutCallback(self._on_out), instruction=abi.INS_OUT)
+            self._plain = PlainHooks(self)
+        engine.add_hook(abi.HOOK_INSN, ValueInsnCallback(self._on_rdtsc), instruction=abi.INS_RDTSC)
+        engine.add_hook(abi.HOOK_INSN, ValueInsnCallback(self._on_rdtscp), instruction=abi.INS_RDTSCP)
 
     def _add_native_hooks(self, stubs: NativeStubs, state_address: int) -> None:
         engine = self.engine
         flags = FlagsPlace(state_address + self.state.cc_op, state_address + self.state.cc_src)
         self._tick_block.set_flags_place(flags)
-        self._syscall_callback = InsnCallback(self._on_syscall)
+        self._syscall_callback = InsnCallback(self.serve_syscall)
         syscall_stub = stubs.syscall(
             engine.function_address("uc_reg_read"),
             abi.REG_RFLAGS,
@@ -225,7 +223,7 @@ class Cpu:
     @property
     def blocks(self) -> int:
         """Blocks executed so far, the one that runs included; exact inside callbacks too."""
-        count = self._count[0]
+        count = self.count[0]
         return self._blocks_before + self._slice - (count if count > 0 else 0)
 
     def run(self, registers: Registers, cr3: int, nr_blocks: int) -> Stop:
@@ -244,7 +242,7 @@ class Cpu:
             self._flush_queued = False
             self._next_slice = _FIRST_SLICE_BLOCKS
         else:
-            self._q[self._cr3_word] = cr3  # a context may have brought an older one
+            self.words[self._cr3_word] = cr3  # a context may have brought an older one
         self._reason = None
         self.running = True
         try:
@@ -256,16 +254,16 @@ class Cpu:
 
     def _end_slice(self) -> int:
         """Settle the count; returns how many blocks the slice had left."""
-        count = self._count[0]
+        count = self.count[0]
         left = count if count > 0 else 0
         self._blocks_before += self._slice - left
-        self._slice = self._count[0] = 0
+        self._slice = self.count[0] = 0
         return left
 
     def _run_quantum(self, nr_blocks: int) -> int:
         """Start the engine again and again until it stops for a reason that the caller must see."""
         start, handle = self.engine.lib.uc_emu_start, self.engine.handle
-        q, rip_word, counter = self._q, self._rip_word, self._count
+        q, rip_word, counter = self.words, self.rip_word, self.count
         left = nr_blocks
         while True:
             if self._work_queued:
@@ -277,8 +275,7 @@ class Cpu:
             if self._error is not None:
                 error, self._error = self._error, None
                 raise error
-            if self._registers_at_io is not None:
-                self._undo_io_block()
+            if self._plain is not None and self._plain.undo_block_of_io():
                 return abi.ERR_OK
             if self._reason is not None or status != abi.ERR_OK:
                 return status
@@ -294,7 +291,7 @@ class Cpu:
         if status == abi.ERR_INSN_INVALID:
             return self._invalid_opcode()
         if status != abi.ERR_OK:
-            raise EngineError(f"at RIP {self._q[self._rip_word]:#x}: {self.engine.error_text(status)}")
+            raise EngineError(f"at RIP {self.words[self.rip_word]:#x}: {self.engine.error_text(status)}")
         reason = self._reason
         if reason is None:
             return Stop(StopReason.QUANTUM)
@@ -304,13 +301,13 @@ class Cpu:
 
     def _invalid_opcode(self) -> Stop:
         """#UD; but the engine takes ``icebp`` (F1) for one, too, which is a trap."""
-        rip = self._q[self._rip_word]
+        rip = self.words[self.rip_word]
         try:
             opcode = self.physmem.mem[walker.walk(self.physmem, self._cr3, rip, walker.READ, 3, set_ad=False).paddr]
         except walker.PageFault:
             opcode = 0
         if opcode == _ICEBP:
-            self._q[self._rip_word] = rip + 1
+            self.words[self.rip_word] = rip + 1
             return Stop(StopReason.EXCEPTION, Vector.DEBUG)
         return Stop(StopReason.EXCEPTION, Vector.INVALID_OPCODE)
 
@@ -322,13 +319,13 @@ class Cpu:
 
     def _stop(self) -> None:
         """Inside a callback."""
-        self._clean_flags()
+        self.clean_flags()
         self.engine.stop()
 
-    def _clean_flags(self) -> None:
+    def clean_flags(self) -> None:
         """Before RFLAGS are made: what is no flag must not get into them (quirk 14)."""
         if self._i[self._cc_op_int] == CC_OP_EFLAGS:
-            self._q[self._cc_src_word] &= RFLAGS_ARITHMETIC
+            self.words[self._cc_src_word] &= RFLAGS_ARITHMETIC
 
     def _load(self, registers: Registers) -> None:
         if not isinstance(registers, CpuRegisters):
@@ -337,7 +334,7 @@ class Cpu:
             self.engine.context_save(self.live.address)
             self.live.detach()
         self.engine.context_restore(registers.address)
-        registers.attach(self._q)
+        registers.attach(self.words)
         self.live = registers
 
     # Queued work ------------------------------------------------------------------------------------------------------
@@ -364,7 +361,8 @@ class Cpu:
             for number in range(len(pfns)):
                 self.engine.remove_code(layout.WINDOW_VADDR + (number << 12), 4096)
             self._kernel.clear_window(len(pfns))
-            self.engine.flush_tlb()
+            self.engine.flush_tlb()  # the window was in it
+        self._flush_queued = False
 
     def _let_tlb_grow(self) -> None:
         """At the end of a slice: flush if that makes the TLB larger, and look again soon; else look less often."""
@@ -385,7 +383,7 @@ class Cpu:
 
     # Callbacks ------------------------------------------------------------------------------------------------------
 
-    def _on_syscall(self, _engine: int, _data: int) -> None:
+    def serve_syscall(self, _engine: int, _data: int) -> None:
         """RCX and R11 are set already."""
         try:
             nr, a2, a1, a0, a4, a5, a3 = _unpack_syscall(self._live_bytes)
@@ -395,20 +393,11 @@ class Cpu:
                     self._reason = StopReason.SYSCALL
                 self._stop()
             else:
-                self._q[_RAX] = result & _U64
+                self.words[_RAX] = result & _U64
             if self._work_queued:
                 self._finish_callback()
         except BaseException as error:
             self._keep_error(error)
-
-    def _on_syscall_plain(self, engine: int, data: int) -> None:
-        """Without native stubs."""
-        q = self._q
-        q[_RCX] = q[self._rip_word] + 2
-        self._clean_flags()
-        q[_R11] = self.engine.reg_read(abi.REG_EFLAGS)
-        self._count_kernel_entry()
-        self._on_syscall(engine, data)
 
     def _on_interrupt(self, _engine: int, vector: int, _data: int) -> None:
         try:
@@ -422,8 +411,8 @@ class Cpu:
             self._keep_error(error)
 
     def _page_fault(self) -> None:
-        q = self._q
-        vaddr, rip, error_code = q[self._cr2_word], q[self._rip_word], self._i[self._error_code_int]
+        q = self.words
+        vaddr, rip, error_code = q[self._cr2_word], q[self.rip_word], self._i[self._error_code_int]
         if not error_code & PF_INSTR:
             kind = self._instructions.kind(self._cr3, rip)
             if kind:
@@ -438,16 +427,15 @@ class Cpu:
                 if self._tlb is not None and self._tlb.wants_flush:
                     self.flush_tlb()
         else:
-            self._vector, self._error_code, self._vaddr = _VECTOR_PF, error_code, vaddr
-            self._stop_for(StopReason.PAGE_FAULT)
+            self.stop_for(StopReason.PAGE_FAULT, _VECTOR_PF, error_code, vaddr)
         if self._work_queued:
             self._finish_callback()
-        if self.tick is Tick.KERNEL_ENTRIES:
-            self._count_kernel_entry()
+        if self._plain is not None:
+            self._plain.count_kernel_entry()
 
     def _on_invalid_instruction(self, _engine: int, _data: int) -> int:
         """The engine stops by itself after this."""
-        self._clean_flags()
+        self.clean_flags()
         return 0
 
     def _recover_flags(self, rip: int) -> None:
@@ -457,18 +445,21 @@ class Cpu:
             self._i[self._cc_op_int] = CC_OP_EFLAGS
 
     def _exception(self, vector: int, is_int: bool) -> None:
-        self._vector, self._vaddr = vector, 0
-        rip = self._q[self._rip_word]
-        if not is_int and self._instructions.kind(self._cr3, rip) & FLAGS_FIRST:
-            self._recover_flags(rip)
-        self._error_code = 0 if is_int else self._i[self._error_code_int]
-        if is_int and vector not in _OPEN_GATES:
+        rip = self.words[self.rip_word]
+        if not is_int:
+            if self._instructions.kind(self._cr3, rip) & FLAGS_FIRST:
+                self._recover_flags(rip)
+            self.stop_for(StopReason.EXCEPTION, vector, self._i[self._error_code_int])
+        elif vector in _OPEN_GATES:
+            self.stop_for(StopReason.EXCEPTION, vector)
+        else:
             # #GP(selector of the gate, in the IDT) at the instruction, which has two bytes.
-            self._vector, self._error_code = VECTOR_GP, vector * 8 + 2
-            self._q[self._rip_word] -= 2
-        self._stop_for(StopReason.EXCEPTION)
+            self.words[self.rip_word] = rip - 2
+            self.stop_for(StopReason.EXCEPTION, VECTOR_GP, vector * 8 + 2)
 
-    def _stop_for(self, reason: StopReason) -> None:
+    def stop_for(self, reason: StopReason, vector: int = 0, error_code: int = 0, vaddr: int = 0) -> None:
+        """Inside a callback: let :meth:`run` return with this reason."""
+        self._vector, self._error_code, self._vaddr = vector, error_code, vaddr
         if self._reason is None or self._reason is StopReason.REQUESTED:
             self._reason = reason
         self._stop()
@@ -478,42 +469,17 @@ class Cpu:
             self._error = error
         self._stop()
 
-    def _on_in(self, _engine: int, _port: int, _size: int, _data: int) -> int:
-        """Without native stubs: the engine stops only at the end of the block, so the registers are put back later."""
-        if self._registers_at_io is None:
-            self._registers_at_io = [*self._q[:16], self._q[self._rip_word]]
-            self._vector, self._error_code, self._vaddr = VECTOR_GP, 0, 0
-            self._stop_for(StopReason.EXCEPTION)
-        return 0
-
-    def _on_out(self, engine: int, port: int, size: int, _value: int, data: int) -> None:
-        self._on_in(engine, port, size, data)
-
-    def _undo_io_block(self) -> None:
-        saved = self._registers_at_io
-        if saved is not None:
-            self._registers_at_io = None
-            for word, value in enumerate(saved[:16]):
-                self._q[word] = value
-            self._q[self._rip_word] = saved[16]
-
-    def _count_kernel_entry(self) -> None:
-        """Without native stubs: a kernel entry stands for so many blocks."""
-        self._count[0] -= KERNEL_ENTRY_BLOCKS
-        if self._count[0] < 0:
-            self._stop()
-
     def _on_rdtsc(self, _engine: int, _data: int) -> int:
         try:
             tsc = self._read_tsc()
-            self._q[_RAX] = tsc & 0xFFFF_FFFF
-            self._q[_RDX] = tsc >> 32 & 0xFFFF_FFFF
+            self.words[_RAX] = tsc & 0xFFFF_FFFF
+            self.words[_RDX] = tsc >> 32 & 0xFFFF_FFFF
         except BaseException as error:
             self._keep_error(error)
         return 1
 
     def _on_rdtscp(self, engine: int, data: int) -> int:
-        self._q[_RCX] = 0  # TSC_AUX: processor 0, node 0
+        self.words[_RCX] = 0  # TSC_AUX: processor 0, node 0
         return self._on_rdtsc(engine, data)
 
     def _read_tsc(self) -> int:

@@ -204,15 +204,23 @@ class Engine:
 
     # Hooks ----------------------------------------------------------------------------------------------------
 
-    def add_hook(self, hook: int, callback: Any, user_data: int = 0, instruction: int | None = None) -> int:
+    def add_hook(
+        self,
+        hook: int,
+        callback: Any,
+        user_data: int = 0,
+        instruction: int | None = None,
+        begin: int = 1,
+        end: int = 0,
+    ) -> int:
         """Call ``callback`` (a ctypes function or the address of native code) for every event of a kind.
 
-        Hooks on blocks must be added before anything is translated.  Returns a handle for :meth:`delete_hook`.
+        Only at addresses from ``begin`` to ``end``; everywhere if ``begin`` is greater.  Hooks on blocks must be added
+        before anything is translated.  Returns a handle for :meth:`delete_hook`.
         """
         handle = _c_size_t()
         function = _c_void_p(callback) if isinstance(callback, int) else callback
         extra = () if instruction is None else (_c_int(instruction),)
-        # begin > end: everywhere
         self._check(
             self.lib.uc_hook_add(
                 _c_void_p(self.handle),
@@ -220,8 +228,8 @@ class Engine:
                 _c_int(hook),
                 function,
                 _c_void_p(user_data),
-                _c_uint64(1),
-                _c_uint64(0),
+                _c_uint64(begin),
+                _c_uint64(end),
                 *extra,
             ),
             f"uc_hook_add {hook}",
