@@ -14,6 +14,9 @@ from kernel.trace import Tracepoint
 __all__ = ["STACK_GUARD_GAP", "AreaTree", "vm_start_gap"]
 
 VMA_SPLIT = Tracepoint("mm:vma_split", "vma new addr")
+VMA_STORE = Tracepoint("mmap:vma_store", "mm vma")
+"""``vma`` was linked, or its range, permissions, name or anon_vma have changed."""
+VMA_UNLINK = Tracepoint("mmap:vma_unlink", "mm vma")
 
 
 def page_align(nr_bytes: int) -> int:
@@ -41,6 +44,16 @@ def vma_link(mm: MmStruct, vma: Vma) -> None:
     mm.map_count += 1
     if vma.vm_file is not None:
         i_mmap_insert(vma)
+    if VMA_STORE.on:
+        VMA_STORE.emit(mm, vma)
+
+
+def vma_unlink(mm: MmStruct, vma: Vma) -> None:
+    """Take an area out of the tree; its ``vm_prev`` and ``vm_next`` keep their values."""
+    mm.areas.unlink(vma)
+    mm.map_count -= 1
+    if VMA_UNLINK.on:
+        VMA_UNLINK.emit(mm, vma)
 
 
 def set_vma_range(vma: Vma, start: int, end: int, pgoff: int) -> None:
@@ -55,6 +68,8 @@ def set_vma_range(vma: Vma, start: int, end: int, pgoff: int) -> None:
         policy.range_changed(vma)
     if vma.vm_file is not None:
         i_mmap_insert(vma)
+    if VMA_STORE.on:
+        VMA_STORE.emit(mm, vma)
 
 
 def duplicate(vma: Vma) -> Vma:
@@ -100,6 +115,9 @@ def split_vma_unlimited(mm: MmStruct, vma: Vma, addr: int, new_below: bool) -> V
         i_mmap_insert(vma)
         i_mmap_insert(new)
     policy.split(vma, new)
+    if VMA_STORE.on:
+        VMA_STORE.emit(mm, vma)
+        VMA_STORE.emit(mm, new)
     if VMA_SPLIT.on:
         VMA_SPLIT.emit(vma, new, addr)
     return new

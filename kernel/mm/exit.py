@@ -11,6 +11,10 @@ from kernel.mm.accounting import vm_unacct_memory
 from kernel.mm.area import AreaTree, free_vma, i_mmap_remove
 from kernel.mm.memory import zap_page_range
 from kernel.mm.types import PAGE_SHIFT, VM_ACCOUNT, MmStruct
+from kernel.trace import Tracepoint
+
+EXIT_MMAP = Tracepoint("mmap:exit_mmap", "mm")
+"""The last moment at which ``mm`` is whole."""
 
 
 def mmget(mm: MmStruct) -> MmStruct:
@@ -30,6 +34,8 @@ def exit_mmap(mm: MmStruct) -> None:
     """Unmap and free everything.  The mm is empty afterwards and has no page tables."""
     kernel = mm.kernel
     policy = kernel.policy
+    if EXIT_MMAP.on:
+        EXIT_MMAP.emit(mm)
     nr_accounted = 0
     areas = list(mm.areas)
     for vma in areas:

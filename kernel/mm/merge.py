@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kernel.mm.area import free_vma, i_mmap_remove, set_vma_range, split_vma
+from kernel.mm.area import VMA_STORE, free_vma, i_mmap_remove, set_vma_range, split_vma, vma_unlink
 from kernel.mm.rmap.policy import MERGE_REFUSED, RmapPolicy
 from kernel.mm.types import (
     PAGE_SHIFT,
@@ -179,6 +179,8 @@ def modify_flags(vma: Vma, start: int, end: int, new_flags: int, anon_name: str 
         if merged is not None:
             merged.vm_flags = new_flags
             merged.anon_name = name
+            if VMA_STORE.on:
+                VMA_STORE.emit(mm, merged)
             return merged
     if start > vma.vm_start:
         split_vma(mm, vma, start, True)
@@ -186,23 +188,41 @@ def modify_flags(vma: Vma, start: int, end: int, new_flags: int, anon_name: str 
         split_vma(mm, vma, end, False)
     vma.vm_flags = new_flags
     vma.anon_name = name
+    if VMA_STORE.on:
+        VMA_STORE.emit(mm, vma)
     return vma
 
 
 def can_join(mm: MmStruct, lower: Vma, upper: Vma, upper_flags: int | None = None) -> bool:
     """May ``upper`` (with ``upper_flags`` instead of its own) be joined to ``lower``, which it touches?"""
-    policy = mm.kernel.policy
     vm_flags = upper.vm_flags if upper_flags is None else upper_flags
-    if vm_flags & (_SPECIAL_6 if mm.kernel.profile.merge is _LINUX_6 else _SPECIAL_2_6):
-        return False
-    continues = lower.vm_pgoff + ((lower.vm_end - lower.vm_start) >> PAGE_SHIFT) == upper.vm_pgoff
-    why = _why_not(
-        policy, lower, vm_flags, upper.anon_vma, upper.vm_file, upper, upper.anon_name, upper.vm_policy, continues
-    )
-    if why:
+    why = why_apart(lower, upper, vm_flags)
+    if why and why != "special":
         area = Area(upper.vm_start, upper.vm_end, vm_flags, upper.vm_pgoff, upper)
         _refused(mm, area, upper.anon_vma, lower, why)
     return not why
+
+
+def why_apart(lower: Vma, upper: Vma, upper_flags: int) -> str:
+    """Which rule keeps ``upper`` (with ``upper_flags``) apart from ``lower``, which it touches; ``""`` if none does.
+
+    Counts and tells nothing.  ``special``: such an area never joins, whatever its neighbours are.
+    """
+    kernel = lower.vm_mm.kernel
+    if upper_flags & (_SPECIAL_6 if kernel.profile.merge is _LINUX_6 else _SPECIAL_2_6):
+        return "special"
+    continues = lower.vm_pgoff + ((lower.vm_end - lower.vm_start) >> PAGE_SHIFT) == upper.vm_pgoff
+    return _why_not(
+        kernel.policy,
+        lower,
+        upper_flags,
+        upper.anon_vma,
+        upper.vm_file,
+        upper,
+        upper.anon_name,
+        upper.vm_policy,
+        continues,
+    )
 
 
 def _refused(mm: MmStruct, area: Area, anon_vma: Any, near: Vma, why: str) -> None:
@@ -221,8 +241,7 @@ def absorb_next(mm: MmStruct, keeper: Vma, nr_areas: int) -> Vma:
         assert dying is not None
         if dying.vm_file is not None:
             i_mmap_remove(dying)
-        mm.areas.unlink(dying)
-        mm.map_count -= 1
+        vma_unlink(mm, dying)
         policy.absorb(keeper, dying)
         set_vma_range(keeper, keeper.vm_start, dying.vm_end, keeper.vm_pgoff)
         free_vma(dying)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from kernel.abi.errno import Errno, KernelError
 from kernel.abi.mman import Prot
 from kernel.mm.accounting import may_expand_vm, vm_enough_memory, vm_stat_account, vm_unacct_memory
-from kernel.mm.area import page_align, split_vma
+from kernel.mm.area import VMA_STORE, page_align, split_vma
 from kernel.mm.memory import change_protection
 from kernel.mm.merge import absorb_next, can_join, move_boundary, vma_merge
 from kernel.mm.mlock import populate_vma
@@ -124,6 +124,8 @@ def _set_flags(mm: MmStruct, vma: Vma, start: int, end: int, old_flags: int, new
     """``vma`` contains ``[start, end)`` now: give it its flags and the PTEs theirs."""
     nr_pages = (end - start) >> PAGE_SHIFT
     vma.vm_flags = new_flags
+    if VMA_STORE.on:
+        VMA_STORE.emit(mm, vma)
     change_protection(vma, start, end)
     vm_stat_account(mm, old_flags, -nr_pages)
     vm_stat_account(mm, new_flags, nr_pages)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from kernel.abi.errno import Errno, KernelError
 from kernel.abi.mman import Map
 from kernel.mm.accounting import mlock_future_ok, vm_stat_account, vm_unacct_memory
-from kernel.mm.area import duplicate, vma_link
+from kernel.mm.area import VMA_STORE, duplicate, vma_link
 from kernel.mm.memory import move_page_tables
 from kernel.mm.merge import vma_merge
 from kernel.mm.mmap import get_unmapped_area
@@ -151,6 +151,8 @@ def _keep_source(mm: MmStruct, vma: Vma, new_vma: Vma, start: int, end: int) -> 
         mm.kernel.policy.forget_vma(vma)
         if mm.kernel.profile.mremap is MremapRules.LINUX_6_1 and vma.vm_file is None:
             vma.vm_pgoff = vma.vm_start >> PAGE_SHIFT
+        if VMA_STORE.on:
+            VMA_STORE.emit(mm, vma)
 
 
 def check_growth(mm: MmStruct, vma: Vma, nr_bytes: int) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from kernel.abi.errno import Errno, KernelError
 from kernel.mm.accounting import vm_stat_account, vm_unacct_memory
-from kernel.mm.area import free_vma, i_mmap_remove, page_align, split_vma, split_vma_unlimited
+from kernel.mm.area import free_vma, i_mmap_remove, page_align, split_vma, split_vma_unlimited, vma_unlink
 from kernel.mm.memory import zap_page_range
 from kernel.mm.types import (
     PAGE_MASK,
@@ -43,8 +43,7 @@ def do_munmap(mm: MmStruct, start: int, len_bytes: int) -> None:
     detached: list[Vma] = []
     while vma is not None and vma.vm_start < end:
         following = vma.vm_next
-        mm.areas.unlink(vma)
-        mm.map_count -= 1
+        vma_unlink(mm, vma)
         detached.append(vma)
         vma = following
     unmap_detached(mm, detached)
