@@ -109,6 +109,20 @@ class Image:
                 return Symbol(name, address - start)
         return None
 
+    def offsets_of(self, name: str) -> list[int]:
+        """File offsets of what is called ``name`` (as the symbol table spells it, or demangled), in order."""
+        addresses = {
+            address
+            for address, _, (*_, symbol) in self._all_symbols()
+            if symbol == name or (symbol.startswith("_Z") and demangle(symbol) == name)
+        }
+        offsets = []
+        for address in sorted(addresses):
+            for offset, size, vaddr in self._segments:
+                if vaddr <= address < vaddr + size:
+                    offsets.append(offset + address - vaddr)
+        return offsets
+
     @cached_property
     def _sections(self) -> list[tuple[int, int, str]]:
         return sorted(
