@@ -48,10 +48,12 @@ class Sharing(Enum):
 class AnonVma:
     """``struct anon_vma``: the areas in which a page may lie."""
 
-    __slots__ = ("id", "vmas")
+    __slots__ = ("id", "nr_mms", "vmas")
 
     def __init__(self, number: int) -> None:
         self.id = number
+        self.nr_mms = 0
+        """Address spaces that have it as their one anon_vma (Sharing.ALL)."""
         self.vmas: dict[Vma, None] = {}
 
     def __repr__(self) -> str:
@@ -103,9 +105,16 @@ class AnonVmaPolicy(RmapPolicy):
 
     def fork_mm(self, parent: MmStruct, child: MmStruct) -> None:
         if self.sharing is Sharing.ALL:
-            if parent.rmap is None:
-                parent.rmap = self._new_anon_vma()
-            child.rmap = parent.rmap
+            child.rmap = self._one_of(parent)
+            child.rmap.nr_mms += 1
+
+    def _one_of(self, mm: MmStruct) -> AnonVma:
+        """Sharing.ALL: the anon_vma of the whole address space."""
+        anon_vma: AnonVma | None = mm.rmap
+        if anon_vma is None:
+            anon_vma = mm.rmap = self._new_anon_vma()
+            anon_vma.nr_mms = 1
+        return anon_vma
 
     def anon_vma_prepare(self, vma: Vma, vaddr: int | None = None) -> None:
         if vma.anon_vma is not None:
@@ -113,11 +122,8 @@ class AnonVmaPolicy(RmapPolicy):
         self.counters.nr_prepared += 1
         how, anon_vma = "new", None
         if self.sharing is Sharing.ALL:
-            anon_vma = vma.vm_mm.rmap
-            how = "mm"
-            if anon_vma is None:
-                anon_vma = vma.vm_mm.rmap = self._new_anon_vma()
-                how = "new"
+            how = "new" if vma.vm_mm.rmap is None else "mm"
+            anon_vma = self._one_of(vma.vm_mm)
         elif self.sharing is Sharing.AT_FIRST_WRITE:
             how, anon_vma = self._find_mergeable_anon_vma(vma)
         if anon_vma is None:
@@ -203,7 +209,12 @@ class AnonVmaPolicy(RmapPolicy):
             self.nr_anon_vmas -= 1
 
     def exit_mm(self, mm: MmStruct) -> None:
+        anon_vma: AnonVma | None = mm.rmap
         mm.rmap = None
+        if anon_vma is not None:
+            anon_vma.nr_mms -= 1
+            if not anon_vma.nr_mms:
+                self.nr_anon_vmas -= 1
 
     # -- pages --------------------------------------------------------------------------------------------------
 
