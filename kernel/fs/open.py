@@ -90,7 +90,7 @@ def do_filp_open(
     extra_mask: int = 0,
     at_flags: int = 0,
 ) -> File | Generator[Any, Any, File]:
-    """The open file that ``name`` leads to.  ``extra_mask`` (MAY_EXEC) and ``at_flags`` are execve's."""
+    """The open file that ``name`` leads to.  ``extra_mask`` (MAY_EXEC, not MAY_READ) and ``at_flags`` are execve's."""
     flags, mode = build_open_flags(flags, mode, strict)
     if flags & O_TMPFILE_BIT:
         return _do_tmpfile(vfs, task, dirfd, name, flags, mode, resolve)
@@ -221,7 +221,7 @@ def _truncate_on_open(task: Task | None, path: Path, inode: Inode) -> None:
 
 
 def _may_open(task: Task | None, path: Path, inode: Inode, kind: int, flags: int, extra_mask: int) -> None:
-    mask = _ACC_MODE[flags & O_ACCMODE] | extra_mask
+    mask = extra_mask or _ACC_MODE[flags & O_ACCMODE]  # a program may be run by those who cannot read it
     if flags & O_TRUNC:
         mask |= MAY_WRITE
     if kind == S_IFLNK:
