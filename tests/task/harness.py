@@ -1,7 +1,7 @@
 """A whole kernel without a processor: tasks make system calls, but execute no instructions.
 
-``Sim`` plays the run loop: :meth:`Sim.call` makes one call for a task through the real entry code, :meth:`Sim.settle` lets
-sleeping tasks go on, :meth:`Sim.advance` moves the clock.  Memory, files and signal frames are the real ones.
+``Sim`` plays the run loop: :meth:`Sim.call` makes one call for a task through the real entry code, :meth:`Sim.settle`
+lets sleeping tasks go on, :meth:`Sim.advance` moves the clock.  Memory, files and signal frames are the real ones.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ import pytest
 from kernel.abi.errno import Errno
 from kernel.abi.signal import SIGSEGV, SIGUSR1, SIGUSR2, sigmask
 from kernel.hardware import Reg
-from kernel.task.signal import force_sig_fault
 from kernel.task.sigframe import FRAME_SIZE, MAX_FRAME_SIZE
+from kernel.task.signal import force_sig_fault
 from tests.task.harness import ASLEEP, CODE, DATA, GONE, RESTORER, STACK, Sim, registers
 
 HANDLER = 0x40_0800
