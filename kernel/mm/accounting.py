@@ -83,8 +83,7 @@ def vm_commit_limit(kernel: Kernel) -> int:
 
 def total_swap_pages(kernel: Kernel) -> int:
     """Pages of all swap areas together."""
-    swap = kernel.pages.swap
-    return swap.total_swap_pages if swap is not None else 0
+    return kernel.swap.total_swap_pages if kernel.pages.swap is not None else 0
 
 
 def vm_enough_memory(mm: MmStruct, nr_pages: int) -> None:

@@ -145,11 +145,11 @@ def advise_willneed(vma: Vma, start: int, end: int) -> None:
             for index in range(pgoff, last):
                 mapping.read_mapping_page(index, last - index)
         else:
-            swap, q = mm.kernel.pages.swap, mm.pt.q
+            q = mm.pt.q
             entries = [q[i] >> _PTE_ENTRY_SHIFT for _, i in _ptes(mm, start, end) if not q[i] & PTE_PRESENT]
             for entry in entries:
-                if swap is not None and not swap.cache.lookup(entry):
-                    swap.cache.swapin_readahead(entry)
+                if not mm.kernel.swap.cache.lookup(entry):
+                    mm.kernel.swap.cache.swapin_readahead(entry)
     except KernelError:
         return
 

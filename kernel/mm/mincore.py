@@ -42,7 +42,6 @@ def _is_resident(vma: Vma, vaddr: int) -> bool:
     if pte & PTE_PRESENT:
         return True
     if pte:
-        swap = mm.kernel.pages.swap
-        return swap is not None and bool(swap.cache.lookup(pte >> _PTE_ENTRY_SHIFT))
+        return bool(mm.kernel.swap.cache.lookup(pte >> _PTE_ENTRY_SHIFT))
     mapping = vma.vm_file.f_mapping if vma.vm_file is not None else None
     return mapping is not None and vma.vm_pgoff + ((vaddr - vma.vm_start) >> PAGE_SHIFT) in mapping.pages

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
+from kernel.abi.capability import Cap
 from kernel.abi.errno import Errno, KernelError
 from kernel.abi.mman import Madv, Map, Mcl, Mlock2, Mremap, Msync, Pkey, Prot
 from kernel.mm.brk import sys_brk as set_brk
@@ -239,7 +240,7 @@ def sys_process_madvise(
     flags: UInt,
 ) -> int:
     """Give advice for another process; returns the number of bytes advised."""
-    from kernel.task.cred import Cap, ptrace_may_access, require
+    from kernel.task.cred import ptrace_may_access, require
     from kernel.task.pidfd import pidfd_task
 
     if flags:
