@@ -97,6 +97,10 @@ class FailPoints:
         self._rules.setdefault(rule.point, []).append(rule)
         self.counts.setdefault(rule.point, 0)
 
+    def clear(self) -> None:
+        """Let nothing fail any more; what was done stays in the report."""
+        self._rules.clear()
+
     def watches(self, point: str) -> bool:
         """Is there any rule for ``point``?  Who is on a hot path asks once, when the machine is built."""
         return point in self._rules

@@ -146,7 +146,9 @@ class World:
     def check(self, name: str) -> None:
         if not self.oracle:
             return
-        violations = check_memory(self.kernel) + check_all(self.kernel)
+        violations = check_memory(self.kernel)
+        if not violations and len(self.history) % 8 == 0:
+            violations = check_all(self.kernel)  # slow, and mostly about areas
         assert not violations, f"after {name} (step {len(self.history)}):\n" + "\n".join(map(str, violations[:12]))
 
     def verify_all(self) -> None:

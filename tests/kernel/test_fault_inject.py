@@ -44,7 +44,18 @@ def test_errors_and_report() -> None:
 
 @pytest.mark.parametrize(
     "spec",
-    ["", "alloc", "alloc:", "alloc:x", "alloc:0", "alloc:5..3", "alloc:every0", "mremap:3", "mremap:EWHAT@3", "a b:E@1"],
+    [
+        "",
+        "alloc",
+        "alloc:",
+        "alloc:x",
+        "alloc:0",
+        "alloc:5..3",
+        "alloc:every0",
+        "mremap:3",
+        "mremap:EWHAT@3",
+        "a b:E@1",
+    ],
 )
 def test_mistakes_are_explained(spec: str) -> None:
     with pytest.raises(ValueError, match="--fail"):

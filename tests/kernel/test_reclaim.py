@@ -197,8 +197,7 @@ def test_pages_in_use_go_last(kernel: Any, mm: MmStruct) -> None:
     for i in range(300):
         if i % 3 == 0:
             peek(mm, BASE + i * PAGE_SIZE)
-    clear_young(mm, BASE, 0)
-    used = {i for i in range(0, 300, 3)}
+    used = set(range(0, 300, 3))
     kernel.reclaim.try_to_free_pages(100)
     swapped = {i for i in range(300) if is_swapped(mm, BASE + i * PAGE_SIZE)}
     assert len(swapped) >= 100
@@ -242,13 +241,13 @@ def test_kswapd_between_low_and_min_direct_reclaim_below() -> None:
     reclaim.kswapd_tick()
     assert pages.nr_free >= pages.watermark_high
     assert not reclaim.kswapd_wanted
-    for i in range(i, i + 500):
-        poke(mm, BASE + i * PAGE_SIZE, i)
+    for page in range(i, i + 500):
+        poke(mm, BASE + page * PAGE_SIZE, page)
         if reclaim.kswapd_wanted:
             reclaim.kswapd_tick()
     assert reclaim.nr_direct_passes == 0
-    for i in range(i, i + 500):
-        poke(mm, BASE + i * PAGE_SIZE, i)
+    for page in range(i + 500, i + 1000):
+        poke(mm, BASE + page * PAGE_SIZE, page)
     assert reclaim.nr_direct_passes > 0
     assert kernel.vmstat.allocstall_normal > 0
     assert not check_memory(kernel)

@@ -173,14 +173,14 @@ def _check_frames(kernel: Kernel, recount: Recount, held: Counter[int]) -> Itera
     is_kernel = is_used & (owners == 0)
     known = np.zeros(pages.nr_frames, bool)
     known[[*_kernel_frames(kernel), *held]] = True
-    yield from _pages_where(kernel, "frame-leaked", is_kernel & ~known)
+    is_leaked = is_kernel & ~known
+    yield from _pages_where(kernel, "frame-leaked", is_leaked)
 
     expected = recount.mapcount + in_cache + in_swap_cache + is_table + (is_kernel & known)
     for pfn, count in held.items():
         expected[pfn] += count - int(is_kernel[pfn])
-    yield from _pages_where(
-        kernel, "refcount", is_used & (refcount != expected), lambda pfn: f"{expected[pfn]} are accounted for"
-    )
+    wrong = is_used & ~is_leaked & (refcount != expected)
+    yield from _pages_where(kernel, "refcount", wrong, lambda pfn: f"{expected[pfn]} are accounted for")
     yield from _pages_where(
         kernel, "exclusive", (flags & PG_exclusive != 0) & ((flags & PG_anon == 0) | (mapcount > 1))
     )
@@ -280,7 +280,7 @@ def _check_area(area: SwapArea, users: IntArray) -> Iterator[Violation]:
             "swap-count",
             f"{area!r} slot {offset}: {area.counts[offset]}, but {users[offset]} users, cache {area.cache[offset]:#x}",
         )
-    is_used = expected > 0
+    is_used = area.counts_np > 0
     is_used[0] = True
     if (area.used_np != is_used).any():
         yield Violation("swap-used", f"{area!r}: slots marked in use are not those in use")
@@ -306,9 +306,7 @@ def _check_lru(kernel: Kernel, recount: Recount) -> Iterator[Violation]:
         pfns = pfns[(lru.token_np[pfns] == marks) & ((flags[pfns] & PG_lru) != 0)]
         times = np.bincount(pfns, minlength=pages.nr_frames)
         marked = (flags & _LRU_ACTIVE) == want
-        yield from _pages_where(
-            kernel, rule, times != marked, lambda pfn, times=times: f"{times[pfn]} times on the list"
-        )
+        yield from _pages_where(kernel, rule, times != marked)
     is_lru = (flags & PG_lru) != 0
     evictable = ((flags & (PG_anon | PG_swapcache)) != 0) | recount.in_page_cache
     yield from _pages_where(kernel, "lru-stranger", is_lru & ~evictable)
