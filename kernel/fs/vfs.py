@@ -18,6 +18,7 @@ from kernel.fs.dcache import Dentry, DentryCache, Path, d_drop, d_path
 from kernel.fs.file import File
 from kernel.fs.mount import MountTree
 from kernel.fs.namei import LOOKUP_FOLLOW, path_lookup
+from kernel.fs.net.stack import NetStack
 
 if TYPE_CHECKING:
     from kernel.fs.dcache import Mount
@@ -44,6 +45,7 @@ class Vfs:
         self.pseudo: PseudoFs
         """Pipes, sockets and anonymous files."""
         self.superblocks: list[SuperBlock] = []
+        self.net = NetStack(kernel)
         self.ttys: dict[int, Tty] = {}
         """Terminals by device number."""
         self._last_anon_dev = 0x40
