@@ -169,10 +169,10 @@ def _why(record: Mapping[str, Any]) -> str:
         if lower is not None and upper is not None and lower != upper:
             return f"they were first written apart, and have anon_vmas #{lower} and #{upper}"
         return "the rules of this kernel do not join an area with an anon_vma and this neighbour"
-    return _REASONS.get(reason, reason)
+    return REASON_TEXTS.get(reason, reason)
 
 
-_REASONS = {
+REASON_TEXTS = {
     "file": "they map different files, or only one maps a file",
     "pgoff": "their page offsets do not continue (one was moved)",
     "close": "one is a special mapping",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from kernel.fs.inode import Inode
     from kernel.kernel import Kernel
 
+_TARGET = re.compile(r"(?:^(?:call|j\w+) |  # )(0x[0-9a-f]+)$")
 _SPECIAL_IMAGE_MAX_BYTES = 1 << 20
 
 
@@ -34,8 +36,7 @@ class Place:
     """In the file for a file mapping; from the area's end, below zero, for one that grows down; else from its start."""
 
     def __str__(self) -> str:
-        sign = "-" if self.offset < 0 else "+"
-        return f"{posixpath.basename(self.name) or self.name}{sign}{abs(self.offset):#x}"
+        return f"{short_name(self.name)}{'-' if self.offset < 0 else '+'}{abs(self.offset):#x}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,14 @@ class CodePlace:
         """``main+0x1c (hello)``."""
         if self.module is None:
             return "-"
-        module = posixpath.basename(self.module) or self.module
+        module = short_name(self.module)
         return f"{self.symbol} ({module})" if self.symbol is not None else f"({module})"
+
+
+def short_name(name: str) -> str:
+    """A path's last part; devices in full (/dev/zero is what shared anonymous memory maps)."""
+    name = name.removesuffix(" (deleted)")
+    return name if name.startswith("/dev/") else posixpath.basename(name) or name
 
 
 class Locator:
@@ -104,15 +111,36 @@ class Locator:
         image, module = self._image(vma)
         if image is None:
             return CodePlace(ip, module, None, None, insn)
-        symbol, source = self._lookup(image, ip - vma.vm_start + (vma.vm_pgoff << PAGE_SHIFT))
+        symbol, source = self._lookup(image, vma, ip)
+        if insn is not None:
+            insn = self._with_target(insn, vma.vm_mm)
         return CodePlace(ip, module, symbol, source, insn)
 
-    def _lookup(self, image: Image, file_offset: int) -> tuple[Symbol | None, SourceLine | None]:
+    def symbol_addresses(self, vma: Vma, name: str) -> list[int]:
+        """Where in ``vma``, a file's area, the symbols called ``name`` lie."""
+        image, _ = self._image(vma)
+        offsets = [] if image is None else image.offsets_of(name)
+        addresses = [vma.vm_start + offset - (vma.vm_pgoff << PAGE_SHIFT) for offset in offsets]
+        return [address for address in addresses if vma.vm_start <= address < vma.vm_end]
+
+    def _with_target(self, insn: str, mm: MmStruct) -> str:
+        """``call 0x401a5f <fork_flushed>``, as objdump writes it."""
+        match = _TARGET.search(insn)
+        if match is None:
+            return insn
+        address = int(match[1], 16)
+        vma = mm.areas.find_exact(address)
+        image, _ = self._image(vma) if vma is not None else (None, "")
+        symbol = self._lookup(image, vma, address)[0] if image is not None and vma is not None else None
+        return insn if symbol is None else f"{insn} <{symbol}>"
+
+    def _lookup(self, image: Image, vma: Vma, address: int) -> tuple[Symbol | None, SourceLine | None]:
+        file_offset = address - vma.vm_start + (vma.vm_pgoff << PAGE_SHIFT)
         key = (image, file_offset)
         found = self._names.get(key)
         if found is None:
-            address = image.address_of(file_offset)
-            found = (None, None) if address is None else (image.symbol_at(address), image.line_at(address))
+            linked = image.address_of(file_offset)
+            found = (None, None) if linked is None else (image.symbol_at(linked), image.line_at(linked))
             self._names[key] = found
         return found
 

@@ -193,7 +193,9 @@ def ready_fds(mm: MmStruct | None, address: int, count: int) -> str:
     found = []
     for index in range(count):
         values = _read_pollfd(mm, address + 8 * index)
-        if values is not None and values[2]:
+        if values is None:
+            break
+        if values[2]:
             found.append(f"{{fd={values[0]}, revents={flags_text(PollEvents, values[2] & 0xFFFF)}}}")
     return f"[{', '.join(found)}]"
 

@@ -106,7 +106,7 @@ def fault_line(record: Mapping[str, Any]) -> str:
             _fault_kind(record),
             record["address"],
             area["text"] if area is not None else "-",
-            code["ip"],
+            code["ip"] if code["ip"] != "0x0" else "-",
             code["text"],
             source,
             frame_text(record),
