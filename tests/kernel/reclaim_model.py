@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import random
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 from kernel.abi.errno import Errno, KernelError
+from kernel.abi.fcntl import FMODE_READ, FMODE_WRITE
 from kernel.abi.mman import Madv
-from kernel.fs.file import FMODE_READ, FMODE_WRITE
 from kernel.mm.exit import mmput
 from kernel.mm.fault import FaultResult
 from kernel.mm.filemap import filemap_write_and_wait, generic_file_write, truncate_inode_pages
@@ -54,7 +54,7 @@ class Backing:
         inode: Any = FakeInode(kernel, data, is_shmem)
         inode.i_size = NR_FILE_PAGES * PAGE_SIZE
         inode.i_seals = -1
-        self.file: Any = FakeFile(inode)
+        self.file = cast(Any, FakeFile(inode))
         self.file.f_mode = FMODE_READ | FMODE_WRITE
         self.file.f_path = SimpleNamespace(mnt=SimpleNamespace(mnt_flags=0))
         self.file.mmap_prepare = lambda *_: self.file.get()
