@@ -412,7 +412,7 @@ REFUSED = {
     "/short": (make_elf()[:40], Errno.ENOEXEC, "truncated"),
     "/arm": (make_elf(machine=40), Errno.ENOEXEC, "ELF for ARM"),
     "/arm64": (make_elf(machine=183), Errno.ENOEXEC, "AArch64"),
-    "/i386": (elf_with(4, b"\x01") if False else make_elf(machine=3), Errno.ENOEXEC, "i386"),
+    "/i386": (make_elf(machine=3), Errno.ENOEXEC, "i386"),
     "/x32": (elf_with(4, b"\x01"), Errno.ENOEXEC, "32-bit"),
     "/object": (make_elf(e_type=1), Errno.ENOEXEC, "relocatable"),
     "/core": (make_elf(e_type=4), Errno.ENOEXEC, "core dump"),

@@ -29,7 +29,7 @@ from kernel.abi.errno import Errno, KernelError
 from kernel.abi.signal import SIG_IGN, SIGCHLD, SIGUSR1, sigmask
 from kernel.hardware import Reg
 from kernel.task.fork import max_threads
-from kernel.task.task import TaskState
+from kernel.task.task import Task, TaskState
 from tests.task.harness import ASLEEP, DATA, GONE, Sim, make_elf
 
 THREAD = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD
@@ -41,11 +41,11 @@ def sim() -> Sim:
     return Sim()
 
 
-def clone3(sim: Sim, task: object, size: int = 88, **fields: int) -> object:
+def clone3(sim: Sim, task: Task, size: int = 88, **fields: int) -> object:
     names = "flags pidfd child_tid parent_tid exit_signal stack stack_size tls set_tid set_tid_size cgroup".split()
     data = struct.pack("<11Q", *(fields.get(name, 0) for name in names))
-    sim.poke(task, DATA + 0x600, data + bytes(64))  # type: ignore[arg-type]
-    return sim.call(task, "clone3", DATA + 0x600, size)  # type: ignore[arg-type]
+    sim.poke(task, DATA + 0x600, data + bytes(64))
+    return sim.call(task, "clone3", DATA + 0x600, size)
 
 
 def test_fork_copies(sim: Sim) -> None:

@@ -11,6 +11,7 @@ from kernel.abi.signal import SIGSEGV, SIGUSR1, SIGUSR2, sigmask
 from kernel.hardware import Reg
 from kernel.task.sigframe import FRAME_SIZE, MAX_FRAME_SIZE
 from kernel.task.signal import force_sig_fault
+from kernel.task.task import Task
 from tests.task.harness import ASLEEP, CODE, DATA, GONE, RESTORER, STACK, Sim, registers
 
 HANDLER = 0x40_0800
@@ -27,7 +28,7 @@ def sim() -> Sim:
     return Sim()
 
 
-def raise_usr1(sim: Sim, flags: int = SA_SIGINFO, mask: int = 0) -> tuple:  # type: ignore[type-arg]
+def raise_usr1(sim: Sim, flags: int = SA_SIGINFO, mask: int = 0) -> tuple[Task, object]:
     task = sim.process()
     sim.handle(task, SIGUSR1, HANDLER, flags, mask)
     return task, sim.call(task, "kill", task.pid, SIGUSR1)
@@ -198,14 +199,14 @@ def test_a_handler_outside_user_memory_kills(sim: Sim) -> None:
 # ---- the alternate stack -------------------------------------------------------------------------
 
 
-def set_altstack(sim: Sim, task: object, sp: int = ALT, flags: int = 0, size: int = 0x4000) -> int:
-    sim.poke(task, DATA, struct.pack("<QiIQ", sp, flags, 0, size))  # type: ignore[arg-type]
-    return int(sim.call(task, "sigaltstack", DATA, 0))  # type: ignore[arg-type]
+def set_altstack(sim: Sim, task: Task, sp: int = ALT, flags: int = 0, size: int = 0x4000) -> int:
+    sim.poke(task, DATA, struct.pack("<QiIQ", sp, flags, 0, size))
+    return int(sim.call(task, "sigaltstack", DATA, 0))
 
 
-def get_altstack(sim: Sim, task: object) -> tuple:  # type: ignore[type-arg]
-    assert sim.call(task, "sigaltstack", 0, DATA + 64) == 0  # type: ignore[arg-type]
-    sp, flags, _, size = struct.unpack("<QiIQ", sim.peek(task, DATA + 64, 24))  # type: ignore[arg-type]
+def get_altstack(sim: Sim, task: Task) -> tuple[int, int, int]:
+    assert sim.call(task, "sigaltstack", 0, DATA + 64) == 0
+    sp, flags, _, size = struct.unpack("<QiIQ", sim.peek(task, DATA + 64, 24))
     return sp, flags, size
 
 
@@ -262,7 +263,7 @@ def test_autodisarm(sim: Sim) -> None:
 # ---- restarting ----------------------------------------------------------------------------------
 
 
-def interrupted_read(sim: Sim, flags: int) -> object:
+def interrupted_read(sim: Sim, flags: int) -> Task:
     task = sim.process()
     sim.handle(task, SIGUSR1, HANDLER, flags)
     assert sim.call(task, "pipe", DATA + 512) == 0
@@ -277,16 +278,16 @@ def interrupted_read(sim: Sim, flags: int) -> object:
 
 def test_sa_restart_restarts_a_read(sim: Sim) -> None:
     task = interrupted_read(sim, SA_RESTART)
-    sim.sigreturn(task)  # type: ignore[arg-type]
-    assert task.regs.read(Reg.RIP) == CODE - 2  # type: ignore[attr-defined]
-    assert task.regs.read(Reg.RAX) == 0  # type: ignore[attr-defined] - __NR_read
+    sim.sigreturn(task)
+    assert task.regs.read(Reg.RIP) == CODE - 2
+    assert task.regs.read(Reg.RAX) == 0
 
 
 def test_without_sa_restart_a_read_ends_with_eintr(sim: Sim) -> None:
     task = interrupted_read(sim, 0)
-    sim.sigreturn(task)  # type: ignore[arg-type]
-    assert task.regs.read(Reg.RIP) == CODE  # type: ignore[attr-defined]
-    assert sim.result(task) == -Errno.EINTR  # type: ignore[arg-type]
+    sim.sigreturn(task)
+    assert task.regs.read(Reg.RIP) == CODE
+    assert sim.result(task) == -Errno.EINTR
 
 
 def test_pause_and_sigsuspend_are_never_restarted_after_a_handler(sim: Sim) -> None:

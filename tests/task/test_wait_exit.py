@@ -8,6 +8,7 @@ import pytest
 
 from kernel.abi.errno import Errno
 from kernel.abi.signal import SIG_IGN, SIGCHLD, SIGCONT, SIGKILL, SIGSEGV, SIGSTOP, SIGTERM, SIGUSR1, sigmask
+from kernel.hardware import Reg
 from kernel.task.exit import wait_status
 from kernel.task.task import Task, TaskState
 from tests.task.harness import ASLEEP, DATA, GONE, Sim
@@ -118,7 +119,7 @@ def test_a_wait_interrupted_by_sigchlds_handler_returns_the_child(sim: Sim) -> N
     assert sim.call(task, "wait4", -1, 0, 0, 0) is ASLEEP
     sim.call(child, "exit_group", 0)
     sim.settle()
-    assert task.regs.read(15) == HANDLER  # type: ignore[arg-type]
+    assert task.regs.read(Reg.RIP) == HANDLER
     sim.sigreturn(task)
     assert sim.result(task) == child.pid
 
@@ -335,8 +336,8 @@ def test_sigcont_runs_pending_handlers_and_resumes_a_sleep(sim: Sim) -> None:
     sim.call(task, "kill", child.pid, SIGCONT)
     sim.settle()
     # restart_syscall is to be made at the same instruction
-    assert child.regs.read(10) == 219  # type: ignore[arg-type]
-    child.regs.write(15, child.regs.read(15) + 2)  # type: ignore[arg-type]
+    assert child.regs.read(Reg.RAX) == 219
+    child.regs.write(Reg.RIP, child.regs.read(Reg.RIP) + 2)
     assert sim.call(child, "restart_syscall") is ASLEEP
     sim.advance(5_000_000_000)
     assert sim.result(child) == 0
