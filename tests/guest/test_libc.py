@@ -14,9 +14,14 @@ Builder = Callable[..., Path]
 SOURCES = sorted(path.name for path in PROGRAMS.iterdir() if path.suffix != ".h")
 
 
+MODERN = {"memsem.c", "limits.c"}
+"""Sources that probe rules which differ between kernels: they are compared under today's."""
+
+
 @pytest.mark.parametrize("source", SOURCES)
 def test_dynamic(source: str, built: Builder, tmp_path: Path) -> None:
-    compare(Case(source, (str(built(source)),)), tmp_path / "work")
+    options = ("--kernel", "6.18") if source in MODERN else ()
+    compare(Case(source, (str(built(source)),), options=options), tmp_path / "work")
 
 
 @pytest.mark.parametrize("flags", [("-static",), ("-static-pie",), ("-no-pie",), ("-O0", "-g"), ("-O3",)], ids=" ".join)

@@ -114,16 +114,7 @@ int main(void)
                      : "rax", "rcx", "r11", "rdi", "rsi", "xmm3", "memory");
     SAY("xmm3 %08x rbx %lu\n", after, rbx);
 
-    /* exceptions of the floating-point unit */
-    feclearexcept(FE_ALL_EXCEPT);
-    volatile double zero = 0, one = 1, infinite = one / zero;
-    SAY("divide by zero flag %d, inf %d\n", fetestexcept(FE_DIVBYZERO) != 0, isinf(infinite));
-    feclearexcept(FE_ALL_EXCEPT);
-    volatile double third = one / 3;
-    SAY("inexact flag %d %.17g\n", fetestexcept(FE_INEXACT) != 0, third);
-    feclearexcept(FE_ALL_EXCEPT);
-    volatile double nothing = sqrt(-one);
-    SAY("invalid flag %d, nan %d\n", fetestexcept(FE_INVALID) != 0, isnan(nothing));
+    volatile double one = 1;
     for (int mode = 0; mode < 4; mode++) {
         static const int modes[] = { FE_TONEAREST, FE_DOWNWARD, FE_UPWARD, FE_TOWARDZERO };
         fesetround(modes[mode]);
