@@ -41,7 +41,7 @@ BEFORE = {
     "adcx": "66 48 0f 38 f6 c2",
     "ucomisd": "66 0f 2e c1",
 }
-BETWEEN = {"": "", "block end": "eb 00", "block end, nop": "eb 00 90", "not": "48 f7 d1", "shl by cl": "49 d3 e0"}
+BETWEEN = {"": "", "block end, nop": "eb 00 90", "shl by cl": "49 d3 e0"}
 
 
 def instructions() -> dict[str, str]:
