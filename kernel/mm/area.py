@@ -42,6 +42,8 @@ def vma_link(mm: MmStruct, vma: Vma) -> None:
     """Insert a new area: tree, file mapping, map_count."""
     mm.areas.link(vma)
     mm.map_count += 1
+    if mm.map_count > mm.hiwater_map_count:
+        mm.hiwater_map_count = mm.map_count
     if vma.vm_file is not None:
         i_mmap_insert(vma)
     if VMA_STORE.on:
@@ -109,6 +111,8 @@ def split_vma_unlimited(mm: MmStruct, vma: Vma, addr: int, new_below: bool) -> V
         new.vm_pgoff += delta
     mm.areas.link_half(vma, new, addr)
     mm.map_count += 1
+    if mm.map_count > mm.hiwater_map_count:
+        mm.hiwater_map_count = mm.map_count
     if policy.indexed:
         policy.range_changed(vma)
     if file is not None:

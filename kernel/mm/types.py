@@ -152,6 +152,7 @@ class MmStruct:
         self.swap_pages = 0
         self.hiwater_rss = self.hiwater_vm = 0
         self.hiwater_map_count = 0
+        """Most areas that this address space ever had."""
         self.def_flags = 0
         """VM_LOCKED | VM_LOCKONFAULT after mlockall(MCL_FUTURE)."""
         self.dumpable = 1
