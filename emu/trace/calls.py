@@ -81,6 +81,14 @@ def hexadecimal(call: Call, value: int) -> str:
     return f"{value & _MASK64:#x}" if value else "0"
 
 
+_OWNERS = ("owner", "group", "user", "uid", "gid", "ruid", "rgid", "euid", "egid", "suid", "sgid")
+
+
+def _owner(call: Call, value: int) -> str:
+    """A user or group id: all bits set means no change."""
+    return "-1" if value == 0xFFFFFFFF else str(value)
+
+
 def _plain(call: Call, value: int) -> str:
     return str(value)
 
@@ -152,4 +160,6 @@ def printer_of(params: Sequence[Param], index: int) -> tuple[When, Printer]:
         if issubclass(param.enum, IntFlag):
             return When.ENTRY, _flags(param.enum, param.width)
         return When.ENTRY, _enum(param.enum)
+    if param.name in _OWNERS:
+        return When.ENTRY, _owner
     return When.ENTRY, _BY_KIND.get(param.kind, _plain)

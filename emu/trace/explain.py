@@ -181,12 +181,17 @@ REASON_TEXTS = {
 }
 
 
+def refusal_key(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """What makes two refusals the same: the two ranges and the rule."""
+    lower, upper = record["lower"], record["upper"]
+    return lower["start"], lower["end"], upper["start"], upper["end"], record["reason"]
+
+
 def unique_refusals(records: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], int]]:
     """Each refusal once, with how often it was met, in the order of the first."""
-    found: dict[tuple[Any, ...], tuple[Mapping[str, Any], int]] = {}
+    found: dict[tuple[str, ...], tuple[Mapping[str, Any], int]] = {}
     for record in records:
-        lower, upper = record["lower"], record["upper"]
-        key = (lower["start"], lower["end"], upper["start"], upper["end"], record["reason"])
+        key = refusal_key(record)
         first, count = found.get(key, (record, 0))
         found[key] = (first, count + 1)
     return list(found.values())

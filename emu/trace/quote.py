@@ -19,7 +19,7 @@ def quote(data: bytes, ellipsis: bool = False) -> str:
         elif 0x20 <= byte < 0x7F:
             out.append(chr(byte))
         else:
-            next_is_digit = index + 1 < len(data) and 0x30 <= data[index + 1] <= 0x39
+            next_is_digit = index + 1 < len(data) and 0x30 <= data[index + 1] <= 0x37
             out.append(f"\\{byte:03o}" if next_is_digit else f"\\{byte:o}")
     out.append('"...' if ellipsis else '"')
     return "".join(out)
@@ -45,6 +45,7 @@ _ORDER = {
            O_NOATIME O_CLOEXEC O_PATH O_TMPFILE O_DIRECTORY FASYNC""",
         "WNOHANG WEXITED WSTOPPED WCONTINUED WNOWAIT __WCLONE __WALL __WNOTHREAD",
         "R_OK W_OK X_OK",
+        "ST_VALID",
         "MS_SYNC MS_ASYNC MS_INVALIDATE",
         "AT_STATX_FORCE_SYNC AT_STATX_DONT_SYNC",  # the rest by value, after these
     )
@@ -96,7 +97,8 @@ def flags_text(enum: type[IntFlag], value: int) -> str:
         kind = value & 0xF
         return _number_and_flags(enum, value, 0xF, (*kinds, *(f"{n:#x} /* MAP_??? */" for n in range(4, kind + 1))))
     if not value:
-        return "PROT_NONE" if "PROT_READ" in names else "F_OK" if "R_OK" in names else "0"
+        named = next((name for name, member in names.items() if not int(member)), None)
+        return named or ("PROT_NONE" if "PROT_READ" in names else "F_OK" if "R_OK" in names else "0")
     known, rest = _split(enum, value)
     if not known:
         prefix = common_prefix(names)

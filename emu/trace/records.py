@@ -14,6 +14,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from emu.trace.calls import Call
+from emu.trace.explain import Names, refusal_record
 from emu.trace.locate import Locator, permissions
 from emu.trace.printer import CallPrinter, unknown_call
 from emu.trace.quote import pointer
@@ -22,7 +23,7 @@ from kernel.abi.errno import errno_name
 from kernel.abi.signal import SigInfo, si_code_name, signal_name
 from kernel.hardware import Reg
 from kernel.mm.fault import FaultResult
-from kernel.mm.rmap.policy import FirstWrite
+from kernel.mm.rmap.policy import MERGE_REFUSED, FirstWrite
 from kernel.mm.types import MmStruct, Vma
 from kernel.syscalls.names import syscall_name
 from kernel.syscalls.table import SyscallSpec
@@ -53,6 +54,7 @@ class Recorder:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self._locator = Locator(kernel)
+        self._names = Names()
         self._printers: dict[str, CallPrinter] = {}
 
     def _head(self, kind: str, task: Task | None) -> Record:
@@ -216,6 +218,9 @@ class Recorder:
         task = values.get("task")
         record = self._head("event", task if isinstance(task, Task) else self._kernel.current)
         record["event"] = name
+        if name == MERGE_REFUSED.name:
+            record["fields"] = refusal_record(values, self._names, self._locator)
+            return record
         record["fields"] = {
             field: self._plain(field, value)
             for field, value in values.items()

@@ -59,8 +59,8 @@ ARGUMENTS: dict[str, dict[int, tuple[When, Printer]]] = {
     "preadv": {1: (EXIT, special_files.iovec_out)},
     "preadv2": {1: (EXIT, special_files.iovec_out)},
     "fcntl": {2: (EXIT, special_files.fcntl_any)},
-    "mknod": {1: (ENTRY, special_files.file_mode)},
-    "mknodat": {2: (ENTRY, special_files.file_mode)},
+    "mknod": {1: (ENTRY, special_files.file_mode), 2: (ENTRY, special_files.device)},
+    "mknodat": {2: (ENTRY, special_files.file_mode), 3: (ENTRY, special_files.device)},
     "utimensat": {2: (ENTRY, special_files.times)},
     "ioctl": {1: (ENTRY, special_files.ioctl_name), 2: (EXIT, special_files.ioctl_argument)},
     "wait4": {1: _struct_out("wait_status", when_zero=False), 3: (EXIT, special_tasks.wait_rusage)},
@@ -70,7 +70,8 @@ ARGUMENTS: dict[str, dict[int, tuple[When, Printer]]] = {
     "sched_getaffinity": {2: (EXIT, special_tasks.affinity_out)},
     "rseq": {0: (ENTRY, _hex_always), 1: (ENTRY, _hex_always), 2: (ENTRY, hexadecimal), 3: (ENTRY, _hex_always)},
     "poll": {0: (ENTRY, special_files.pollfds)},
-    "ppoll": {0: (ENTRY, special_files.pollfds)},
+    "ppoll": {0: (ENTRY, special_files.pollfds), 2: _struct_in("timespec")},
+    "statx": {2: (ENTRY, special_files.statx_flags)},
     "select": {
         1: (ENTRY, special_files.fd_set),
         2: (ENTRY, special_files.fd_set),
@@ -98,8 +99,17 @@ ARGUMENTS: dict[str, dict[int, tuple[When, Printer]]] = {
     "getsockname": {1: special_files.address_out(2), 2: _INT_OUT},
     "getpeername": {1: special_files.address_out(2), 2: _INT_OUT},
     "recvfrom": {4: special_files.address_out(5), 5: _INT_OUT},
-    "getsockopt": {3: (EXIT, special_files.option_value), 4: _INT_OUT},
-    "setsockopt": {3: (ENTRY, special_files.option_value)},
+    "getsockopt": {
+        1: (ENTRY, special_files.option_level),
+        2: (ENTRY, special_files.option_name),
+        3: (EXIT, special_files.option_value),
+        4: _INT_OUT,
+    },
+    "setsockopt": {
+        1: (ENTRY, special_files.option_level),
+        2: (ENTRY, special_files.option_name),
+        3: (ENTRY, special_files.option_value),
+    },
     "getresuid": {0: _INT_OUT, 1: _INT_OUT, 2: _INT_OUT},
     "getresgid": {0: _INT_OUT, 1: _INT_OUT, 2: _INT_OUT},
 }
@@ -131,11 +141,13 @@ WHOLE: dict[str, tuple[When, Callable[[Call], list[str]]]] = {
 
 RESULT: dict[str, Callable[[Call], str]] = {
     "fcntl": special_files.fcntl_result,
+    "membarrier": special_tasks.membarrier_result,
     "umask": lambda call: mode_bits(call.ret or 0),
     "shmat": lambda call: pointer(call.ret or 0),
 }
 
 NOTE: dict[str, Callable[[Call], str]] = {
+    "prctl": special_tasks.prctl_note,
     "poll": special_files.poll_note,
     "ppoll": special_files.poll_note,
     "select": special_files.select_note,

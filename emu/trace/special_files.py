@@ -9,7 +9,8 @@ from emu.trace import layout, structs, structs_files, structs_tasks
 from emu.trace.calls import Call, Printer, When, hexadecimal, mode_bits, signal_text
 from emu.trace.peek import peek_exactly
 from emu.trace.quote import flags_text, open_bits_text, pointer, quote
-from kernel.abi.fcntl import O_CREAT, O_TMPFILE_BIT, OpenFlags
+from kernel.abi import socket
+from kernel.abi.fcntl import O_CREAT, O_TMPFILE_BIT, AtFlags, OpenFlags
 
 
 def directory_entries(call: Call, value: int) -> str:
@@ -65,7 +66,7 @@ def _fcntl_argument(call: Call, value: int) -> str:
 
 def _fcntl_lock(call: Call, value: int) -> str:
     """F_GETLK fills its argument."""
-    text = None if call.failed else structs_files.flock(call.mm, value)
+    text = None if call.failed else structs_files.flock(call.mm, value, with_pid=True)
     return text or pointer(value)
 
 
@@ -98,8 +99,18 @@ def open_bits(call: Call, value: int) -> str:
     return open_bits_text(OpenFlags, value & 0xFFFFFFFF)
 
 
+def statx_flags(call: Call, value: int) -> str:
+    """How far the answer must be synchronised is a number in the flags, and zero has a name."""
+    rest = flags_text(AtFlags, value & 0xFFFFFFFF) if value else ""
+    return rest if value & 0x6000 else "|".join(filter(None, ["AT_STATX_SYNC_AS_STAT", rest]))
+
+
 def file_mode(call: Call, value: int) -> str:
     return structs_files.mode_text(value) if value & 0o170000 else mode_bits(value)
+
+
+def device(call: Call, value: int) -> str:
+    return structs_files.device_text(value)
 
 
 def times(call: Call, value: int) -> str:
@@ -220,6 +231,19 @@ def address_out(length_index: int) -> tuple[When, Printer]:
         return structs_files.sockaddr(call.mm, value, int.from_bytes(length, "little")) or pointer(value)
 
     return When.EXIT, text
+
+
+_LEVELS = {0: "SOL_IP", 1: "SOL_SOCKET", 6: "SOL_TCP", 17: "SOL_UDP", 41: "SOL_IPV6"}
+_SOCKET_OPTIONS = {value: name for name, value in vars(socket).items() if name.startswith("SO_")}
+
+
+def option_level(call: Call, value: int) -> str:
+    return _LEVELS.get(value) or f"{value:#x} /* SOL_??? */"
+
+
+def option_name(call: Call, value: int) -> str:
+    name = _SOCKET_OPTIONS.get(value) if call.value(1) == socket.SOL_SOCKET else None
+    return name or f"{value:#x}"
 
 
 def option_value(call: Call, value: int) -> str:

@@ -7,6 +7,7 @@ from emu.trace.calls import Call, signal_text
 from emu.trace.peek import peek, peek_exactly
 from emu.trace.quote import flags_text, pointer, quote_hex
 from kernel.abi.clone import CSIGNAL, CloneFlags
+from kernel.abi.sched import MembarrierCmd
 from kernel.hardware import Reg
 
 
@@ -130,6 +131,8 @@ def arch_argument(call: Call, value: int) -> str:
 
 
 _PR_SET_VMA, _PR_SET_NAME, _PR_GET_NAME = 0x53564D41, 15, 16
+_PR_GET_DUMPABLE, _PR_SET_DUMPABLE = 3, 4
+_DUMPABLE = ("SUID_DUMP_DISABLE", "SUID_DUMP_USER", "SUID_DUMP_ROOT")
 
 
 def prctl(call: Call) -> list[str]:
@@ -145,6 +148,8 @@ def prctl(call: Call) -> list[str]:
         return [first, signal_text(rest[0])]
     if option == 2:
         return [first, (None if call.failed else layout.int_at(call.mm, rest[0])) or pointer(rest[0])]
+    if option == _PR_SET_DUMPABLE and rest[0] < len(_DUMPABLE):
+        return [first, _DUMPABLE[rest[0]]]
     if option == 38:
         return [first, *map(str, rest)]
     if option in (3, 7, 21, 27, 30):
@@ -160,3 +165,15 @@ def affinity_out(call: Call, value: int) -> str:
         return pointer(value)
     bits = int.from_bytes(data, "little")
     return f"[{' '.join(str(cpu) for cpu in range(bits.bit_length()) if bits >> cpu & 1)}]"
+
+
+def prctl_note(call: Call) -> str:
+    if call.args[0] == _PR_GET_DUMPABLE and call.ret is not None and 0 <= call.ret < len(_DUMPABLE):
+        return _DUMPABLE[call.ret]
+    return ""
+
+
+def membarrier_result(call: Call) -> str:
+    """MEMBARRIER_CMD_QUERY answers with a set of commands."""
+    ret = call.ret or 0
+    return f"{ret:#x} ({flags_text(MembarrierCmd, ret)})" if not call.args[0] and ret else str(ret)

@@ -60,6 +60,22 @@ def statx(mm: MmStruct | None, address: int) -> str | None:
     ).replace("stx_attributes=0x0,", "stx_attributes=0,")
 
 
+class MountFlags(IntFlag):
+    """``f_flags`` of statfs(2) (include/linux/statfs.h)."""
+
+    ST_VALID = 0x20
+    ST_RDONLY = 0x1
+    ST_NOSUID = 0x2
+    ST_NODEV = 0x4
+    ST_NOEXEC = 0x8
+    ST_SYNCHRONOUS = 0x10
+    ST_MANDLOCK = 0x40
+    ST_NOATIME = 0x400
+    ST_NODIRATIME = 0x800
+    ST_RELATIME = 0x1000
+    ST_NOSYMFOLLOW = 0x2000
+
+
 _read_statfs = fields("<qqQQQQQIIqqq")
 _FILE_SYSTEMS = {
     0xEF53: "EXT2_SUPER_MAGIC", 0x01021994: "TMPFS_MAGIC", 0x9FA0: "PROC_SUPER_MAGIC",
@@ -73,24 +89,25 @@ def statfs(mm: MmStruct | None, address: int) -> str | None:
     values = _read_statfs(mm, address)
     if values is None:
         return None
-    kind, bsize, blocks, bfree, bavail, files, ffree, id0, id1, namelen, frsize, _flags = values
+    kind, bsize, blocks, bfree, bavail, files, ffree, id0, id1, namelen, frsize, flags = values
     return (
         f"{{f_type={_FILE_SYSTEMS.get(kind, f'{kind:#x}')}, f_bsize={bsize}, f_blocks={blocks}, f_bfree={bfree}, "
         f"f_bavail={bavail}, f_files={files}, f_ffree={ffree}, f_fsid={{val=[{id0:#x}, {id1:#x}]}}, "
-        f"f_namelen={namelen}, f_frsize={frsize}, ...}}"
+        f"f_namelen={namelen}, f_frsize={frsize}, f_flags={flags_text(MountFlags, flags)}}}"
     )
 
 
 _read_flock = fields("<hhxxxxqqi4x")
 
 
-def flock(mm: MmStruct | None, address: int) -> str | None:
+def flock(mm: MmStruct | None, address: int, with_pid: bool = False) -> str | None:
     values = _read_flock(mm, address)
     if values is None:
         return None
     kind = {0: "F_RDLCK", 1: "F_WRLCK", 2: "F_UNLCK"}.get(values[0], str(values[0]))
     whence = {0: "SEEK_SET", 1: "SEEK_CUR", 2: "SEEK_END"}.get(values[1], str(values[1]))
-    return f"{{l_type={kind}, l_whence={whence}, l_start={values[2]}, l_len={values[3]}}}"
+    pid = f", l_pid={values[4]}" if with_pid else ""
+    return f"{{l_type={kind}, l_whence={whence}, l_start={values[2]}, l_len={values[3]}{pid}}}"
 
 
 class EpollEvents(IntFlag):

@@ -143,6 +143,8 @@ def exit_line(record: Mapping[str, Any]) -> str:
 
 
 def event_line(record: Mapping[str, Any]) -> str:
+    if record["event"] == "mm:merge_refused":
+        return f"{_prefix(record)}mm:merge_refused " + "\n".join(refusal_lines(record["fields"]))
     fields = " ".join(f"{name}={_field(value)}" for name, value in record["fields"].items())
     return f"{_prefix(record)}{record['event']} {fields}".rstrip()
 

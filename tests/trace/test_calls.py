@@ -85,7 +85,7 @@ def test_memory_calls(task: Any) -> None:
 def test_reading_and_writing(task: Any) -> None:
     text = b'hello\n\1\0019\xff"\\ a very long string indeed is here now'
     assert printed(task, "write", 1, A, len(text), at_A=text, ret=len(text)) == (
-        f'write(1, "hello\\n\\1\\0019\\377\\"\\\\ a very long string "..., {len(text)}) = {len(text)}'
+        f'write(1, "hello\\n\\1\\19\\377\\"\\\\ a very long string "..., {len(text)}) = {len(text)}'
     )
     assert printed(task, "write", 1, 1, 5, ret=EFAULT) == "write(1, 0x1, 5) = -1 EFAULT (Bad address)"
     assert printed(task, "read", 3, A, 832, then_A=b"\x7fELF\2\1\1\0", ret=8) == (

@@ -18,7 +18,7 @@ from kernel.abi.wait import WaitOptions
         (b"hello\n", False, '"hello\\n"'),
         (b'a"b\\', False, '"a\\"b\\\\"'),
         (b"\x7fELF\x02\x01\x01\x00", True, '"\\177ELF\\2\\1\\1\\0"...'),
-        (b"\x019", False, '"\\0019"'),
+        (b"\x019\x017", False, '"\\19\\0017"'),
         (b"\xff\t\r\v\f", False, '"\\377\\t\\r\\v\\f"'),
     ],
 )
