@@ -21,6 +21,7 @@ from kernel.clock import Clock, HostClock
 from kernel.entry import Entry
 from kernel.kernel import Kernel, KernelConfig
 from kernel.profile import DEFAULT_KERNEL, resolve_profile
+from kernel.task.exit import wait_status
 from kernel.task.task import TIF_NEED_RESCHED, TaskState
 from mmu.physmem import PhysMem
 
@@ -188,14 +189,15 @@ class Machine:
         previous = _on_sigint(self._note_interrupt)
         try:
             self.console.start()
-            while not _is_dead(self.init):
+            process = self.init.signal
+            while process.nr_live:  # the first thread may have gone before the others, or been replaced by execve
                 self.step()
             self._run_orphans()
         finally:
             self.console.stop()
             _restore_sigint(previous)
             self.kernel.vfs.sync()
-        code = self.init.exit_code
+        code = wait_status(process.group_leader)
         return 128 + (code & 0x7F) if code & 0x7F else code >> 8 & 0xFF
 
     def _run_orphans(self) -> None:
