@@ -114,6 +114,8 @@ class Entry:
                 ret = int(ret)
         if SYS_EXIT.on:
             self._trace_exit(task, ret, error)
+        if kernel.reclaim.kswapd_wanted:
+            kernel.reclaim.kswapd_tick()
         if kernel.check_every:
             self._count_check()
         if -517 < ret < -511:
@@ -240,6 +242,8 @@ class Entry:
         self.nr_faults += 1
         kernel.clock.charged_ns += NS_PER_FAULT
         result = handle_mm_fault(task.mm, vaddr, error_code, ip)
+        if kernel.reclaim.kswapd_wanted:
+            kernel.reclaim.kswapd_tick()
         if kernel.check_every:
             self._count_check()
         if result <= 1:

@@ -99,6 +99,7 @@ class Reclaim:
         self.prev_priority = DEF_PRIORITY
         """How hard the last pass had to work."""
         self.nr_direct_passes = self.nr_kswapd_passes = 0
+        self._running = False
         self.oom_disabled = 0
         """While not 0, an allocation that finds nothing fails instead of killing (swapoff)."""
 
@@ -107,6 +108,8 @@ class Reclaim:
     def reclaim_hook(self, nr_pages: int) -> int:
         """The allocator is below the low watermark and wants ``nr_pages`` frames; how many were freed."""
         pages = self._pages
+        if self._running:
+            return 0
         if pages.nr_free > pages.watermark_min:
             self.kswapd_wanted = not self.kswapd_failed
             return 0
@@ -140,11 +143,17 @@ class Reclaim:
 
         The first pass may find every page used, the second clears the marks of use of mapped pages, the third frees.
         """
+        if self._running:
+            return 0  # what reclaim itself allocates comes from the reserve
+        self._running = True
         freed = nr_fruitless = 0
-        while freed < nr_pages and nr_fruitless < _MAX_FRUITLESS_PASSES:
-            got = self._run(who, nr_pages - freed)
-            nr_fruitless = 0 if got else nr_fruitless + 1
-            freed += got
+        try:
+            while freed < nr_pages and nr_fruitless < _MAX_FRUITLESS_PASSES:
+                got = self._run(who, nr_pages - freed)
+                nr_fruitless = 0 if got else nr_fruitless + 1
+                freed += got
+        finally:
+            self._running = False
         return freed
 
     def _run(self, who: str, nr_wanted: int) -> int:
