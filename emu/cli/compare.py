@@ -188,14 +188,28 @@ def _quoted(line: bytes | None) -> str:
 
 
 def _explain(comparison: Comparison) -> None:
-    from emu.trace.explain import refusal_lines, unique_refusals
+    """What stayed apart on single kernels first, then what stays apart on all of them."""
+    from emu.trace.explain import refusal_key, unique_refusals
 
-    for outcome in comparison.outcomes:
-        print(f"\n{outcome.kernel}")
-        refusals = unique_refusals(outcome.refusals)
-        if not refusals:
-            print("  every two areas that touched were joined")
-        for record, count in refusals:
-            lines = refusal_lines(record)
-            lines[0] += f"  ({count} times)" if count > 1 else ""
-            print("\n".join(f"  {line}" for line in lines))
+    found = {outcome.kernel: unique_refusals(outcome.refusals) for outcome in comparison.outcomes}
+    keys = [{refusal_key(record) for record, _ in refusals} for refusals in found.values()]
+    everywhere = set.intersection(*keys) if len(keys) > 1 else set()
+    for kernel, refusals in found.items():
+        print(f"\n{kernel}")
+        own = [item for item in refusals if refusal_key(item[0]) not in everywhere]
+        _print_refusals(own, "every two areas that can be joined were joined")
+    if everywhere:
+        print("\non every one of these kernels")
+        first = next(iter(found.values()))
+        _print_refusals([item for item in first if refusal_key(item[0]) in everywhere], "")
+
+
+def _print_refusals(refusals: list[tuple[Any, int]], nothing: str) -> None:
+    from emu.trace.explain import refusal_lines
+
+    if not refusals:
+        print(f"  {nothing}")
+    for record, count in refusals:
+        lines = refusal_lines(record)
+        lines[0] += f"  ({count} times)" if count > 1 else ""
+        print("\n".join(f"  {line}" for line in lines))

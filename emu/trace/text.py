@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
+from emu.trace.explain import refusal_lines
+
 COLUMNS: tuple[tuple[str, int, str], ...] = (
     ("nr", 6, "number of the fault"),
     ("pid", 4, "the task"),
