@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from kernel.task.task import Task
 
 FIRST_NEW_INO = 1 << 30
+NEW_DIR_BLOCKS = 8
+"""``st_blocks`` of a new directory: 4096 bytes."""
 MAX_OPEN_DIRS = 192
 MAX_OPEN_FILES = 192
 
@@ -84,14 +86,12 @@ class OverlaySuper(MemSuper):
         self.known[key] = inode
         return inode
 
-    def _make_lower(self, parent: HostDir, name: bytes, stat: HostStat) -> Inode:
+    def _make_lower(self, parent: HostDir, name: bytes, stat: HostStat) -> OvlReg | OvlDir | OvlSymlink | OvlSpecial:
         owner = Owner(stat.uid, stat.gid)
         kind = stat.mode & S_IFMT
         if kind == S_IFREG:
             file = HostFile(self.files, parent, name)
-            reg = OvlReg(self, stat.dev, stat.ino, stat.mode, owner, FileStore(self.space, file, stat.size))
-            reg.lower_blocks = stat.blocks
-            return reg
+            return OvlReg(self, stat.dev, stat.ino, stat.mode, owner, FileStore(self.space, file, stat.size))
         if kind == S_IFDIR:
             return OvlDir(self, stat.dev, stat.ino, stat.mode, owner, parent.child(name))
         if kind == S_IFLNK:
@@ -124,11 +124,12 @@ class OverlaySuper(MemSuper):
         )
 
 
-def _take_attributes(inode: Inode, stat: HostStat) -> None:
+def _take_attributes(inode: OvlReg | OvlDir | OvlSymlink | OvlSpecial, stat: HostStat) -> None:
     inode.i_nlink = stat.nlink
     inode.i_size = stat.size
     inode.i_atime, inode.i_mtime, inode.i_ctime = stat.atime, stat.mtime, stat.ctime
     inode.i_btime = 0
+    inode.lower_blocks = stat.blocks
 
 
 class _Overlaid:
@@ -138,6 +139,8 @@ class _Overlaid:
 
     dev: int
     is_pinned: bool
+    lower_blocks: int
+    """``st_blocks`` on the host; for what is not there, what a new directory takes."""
 
     def mark_dirty(self) -> None:
         if not self.is_pinned:
@@ -153,6 +156,9 @@ class _Overlaid:
             self.dev, self.i_ino, self.i_mode, self.i_nlink, self.i_uid, self.i_gid, self.i_rdev, self.i_size,
             4096, self.blocks(), self.i_atime, self.i_mtime, self.i_ctime, self.i_btime,
         )  # fmt: skip
+
+    def blocks(self) -> int:
+        return self.lower_blocks
 
     def evict(self) -> None:
         assert isinstance(self, Inode)
@@ -216,27 +222,29 @@ class OvlReg(_Overlaid, MemReg):
 
 
 class OvlSymlink(_Overlaid, MemSymlink):
-    __slots__ = ("dev", "is_pinned")
+    __slots__ = ("dev", "is_pinned", "lower_blocks")
 
     def __init__(self, sb: OverlaySuper, dev: int, ino: int, owner: Owner, target: bytes) -> None:
         super().__init__(sb, ino, owner, target)
         self.dev = dev
         self.is_pinned = False
+        self.lower_blocks = 0
 
 
 class OvlSpecial(_Overlaid, MemSpecial):
-    __slots__ = ("dev", "is_pinned")
+    __slots__ = ("dev", "is_pinned", "lower_blocks")
 
     def __init__(self, sb: OverlaySuper, dev: int, ino: int, mode: int, owner: Owner, rdev: int) -> None:
         super().__init__(sb, ino, mode, owner.uid, owner.gid, rdev)
         self.dev = dev
         self.is_pinned = False
+        self.lower_blocks = 0
 
 
 class OvlDir(_Overlaid, MemDir):
     """A directory: merged if ``lower`` is not None."""
 
-    __slots__ = ("dev", "is_pinned", "lower", "whiteouts")
+    __slots__ = ("dev", "is_pinned", "lower", "lower_blocks", "whiteouts")
 
     def __init__(
         self, sb: OverlaySuper, dev: int, ino: int, mode: int, owner: Owner, lower: HostDir | None
@@ -244,6 +252,7 @@ class OvlDir(_Overlaid, MemDir):
         super().__init__(sb, ino, mode, owner.uid, owner.gid)
         self.dev = dev
         self.is_pinned = False
+        self.lower_blocks = NEW_DIR_BLOCKS
         self.lower = lower
         self.whiteouts: dict[bytes, None] = {}
 

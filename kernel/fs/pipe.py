@@ -270,6 +270,13 @@ def create_pipe(task: Task, flags: int) -> tuple[PipeFile, PipeFile]:
     return PipeFile(path, inode, kept, pipe), PipeFile(path, inode, O_WRONLY | kept, pipe)
 
 
+def open_pipe_again(inode: Inode, path: Path, flags: int) -> File:
+    """Open a pipe without a name through /proc/PID/fd: never waits for the other end."""
+    file = PipeFile(path, inode, flags, inode.i_pipe)
+    _count(file)
+    return file
+
+
 def open_fifo(inode: Inode, path: Path, flags: int) -> File | Generator[Any, Any, File]:
     """fifo_open(): waits for the other end, unless O_NONBLOCK or O_RDWR."""
     pipe: Pipe | None = inode.i_pipe
@@ -281,16 +288,7 @@ def open_fifo(inode: Inode, path: Path, flags: int) -> File | Generator[Any, Any
         raise KernelError(Errno.ENXIO, "FIFO without a reader, opened O_WRONLY | O_NONBLOCK")
     file = PipeFile(path, inode, flags, pipe)
     mode = file.f_mode & (FMODE_READ | FMODE_WRITE)
-    if mode & FMODE_READ:
-        pipe.readers += 1
-        pipe.r_counter += 1
-        if pipe.readers == 1:
-            pipe.wr_wait.wake_up()
-    if mode & FMODE_WRITE:
-        pipe.writers += 1
-        pipe.w_counter += 1
-        if pipe.writers == 1:
-            pipe.rd_wait.wake_up()
+    _count(file)
     if mode == FMODE_READ and not pipe.writers:
         if flags & O_NONBLOCK:
             file.w_seen = pipe.w_counter
@@ -299,6 +297,21 @@ def open_fifo(inode: Inode, path: Path, flags: int) -> File | Generator[Any, Any
     if mode == FMODE_WRITE and not pipe.readers:
         return _wait_for_partner(file, pipe.wr_wait, "r_counter")
     return file
+
+
+def _count(file: PipeFile) -> None:
+    """One more reader or writer; those who wait for a first one hear of it."""
+    pipe = file.pipe
+    if file.f_mode & FMODE_READ:
+        pipe.readers += 1
+        pipe.r_counter += 1
+        if pipe.readers == 1:
+            pipe.wr_wait.wake_up()
+    if file.f_mode & FMODE_WRITE:
+        pipe.writers += 1
+        pipe.w_counter += 1
+        if pipe.writers == 1:
+            pipe.rd_wait.wake_up()
 
 
 def _wait_for_partner(file: PipeFile, queue: WaitQueue, counter: str) -> Blocking[File]:

@@ -20,7 +20,7 @@ from kernel.abi.stat import (
 )
 from kernel.fs.dcache import Dentry, Mount, Path
 from kernel.fs.inode import Inode, SuperBlock
-from kernel.fs.pipe import open_fifo
+from kernel.fs.pipe import open_pipe_again
 
 if TYPE_CHECKING:
     from kernel.fs.file import File
@@ -41,7 +41,7 @@ class PipeInode(Inode):
     __slots__ = ()
 
     def open(self, task: Task | None, path: Path, flags: int) -> File | Generator[Any, Any, File]:
-        return open_fifo(self, path, flags)
+        return open_pipe_again(self, path, flags)
 
 
 class SocketInode(Inode):

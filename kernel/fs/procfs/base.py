@@ -46,6 +46,11 @@ class PseudoSuper(SuperBlock):
         self.known: WeakValueDictionary[object, Inode] = WeakValueDictionary()
         """Inodes of entries that come and go, by what they stand for."""
 
+    def missing(self) -> None:
+        """What looking up a name that is not there answers: proc says ENOENT at once, even when creating."""
+        if self.s_type == "proc":
+            raise KernelError(Errno.ENOENT, "no such entry in /proc")
+
     def once(self, key: object, make: Callable[[], Inode]) -> Inode:
         """The inode for ``key``: the one that somebody still holds, or a new one."""
         inode = self.known.get(key)
@@ -179,7 +184,12 @@ class StaticDir(Inode):
         return DirFile(path, self, flags)
 
     def lookup(self, name: bytes, task: Task | None = None) -> Inode | None:
-        return self.children.get(name)
+        inode = self.children.get(name)
+        if inode is None:
+            sb = self.i_sb
+            assert isinstance(sb, PseudoSuper)
+            sb.missing()
+        return inode
 
     def entries(self, task: Task | None = None) -> list[DirEntry]:
         return [DirEntry(name, inode.i_ino, mode_to_dtype(inode.i_mode)) for name, inode in self.children.items()]
@@ -189,7 +199,7 @@ class StaticDir(Inode):
 
 
 class VolatileDir(Inode):
-    """A directory whose names come and go; subclasses give ``lookup`` and ``entries``."""
+    """A directory whose names come and go; subclasses give ``find`` and ``entries``."""
 
     __slots__ = ()
 
@@ -201,6 +211,18 @@ class VolatileDir(Inode):
 
     def open(self, task: Task | None, path: Path, flags: int) -> File | Generator[Any, Any, File]:
         return DirFile(path, self, flags)
+
+    def find(self, name: bytes, task: Task | None) -> Inode | None:
+        """The entry called ``name``, for the reader ``task``."""
+        raise NotImplementedError
+
+    def lookup(self, name: bytes, task: Task | None = None) -> Inode | None:
+        inode = self.find(name, task)
+        if inode is None:
+            sb = self.i_sb
+            assert isinstance(sb, PseudoSuper)
+            sb.missing()
+        return inode
 
     def touch_atime(self) -> None:
         """No access times here."""

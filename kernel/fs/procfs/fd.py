@@ -40,7 +40,7 @@ class FdDir(VolatileDir):
         if reader is not None and not ptrace_may_access(reader, self.task):
             raise KernelError(Errno.EACCES, "another user's process")
 
-    def lookup(self, name: bytes, task: Task | None = None) -> Inode | None:
+    def find(self, name: bytes, task: Task | None) -> Inode | None:
         if not name.isdigit() or (name.startswith(b"0") and name != b"0"):
             return None
         fd = int(name)

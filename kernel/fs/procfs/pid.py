@@ -285,7 +285,7 @@ class PidDir(VolatileDir):
             return [entry for entry in _ENTRIES if entry.name != "children"]
         return [entry for entry in _ENTRIES if not entry.process_only]
 
-    def lookup(self, name: bytes, task: Task | None = None) -> Inode | None:
+    def find(self, name: bytes, task: Task | None) -> Inode | None:
         if self.subject.state is TaskState.DEAD:
             return None
         text = name.decode("latin-1")
@@ -324,7 +324,7 @@ class TaskDir(VolatileDir):
     def _threads(self) -> list[Task]:
         return sorted(self.leader.signal.threads, key=lambda thread: thread.pid)
 
-    def lookup(self, name: bytes, task: Task | None = None) -> Inode | None:
+    def find(self, name: bytes, task: Task | None) -> Inode | None:
         sb = self.i_sb
         assert isinstance(sb, PseudoSuper)
         for thread in self._threads():
@@ -337,7 +337,7 @@ class TaskDir(VolatileDir):
         assert isinstance(sb, PseudoSuper)
         found = []
         for thread in self._threads():
-            inode = self.lookup(b"%d" % thread.pid)
+            inode = self.find(b"%d" % thread.pid, None)
             assert inode is not None
             found.append(DirEntry(b"%d" % thread.pid, inode.i_ino, mode_to_dtype(S_IFDIR)))
         return found
@@ -352,7 +352,7 @@ class NsDir(VolatileDir):
         super().__init__(sb, sb.new_ino(), 0o511, task.creds.euid, task.creds.egid)
         self.subject = task
 
-    def lookup(self, name: bytes, task: Task | None = None) -> Inode | None:
+    def find(self, name: bytes, task: Task | None) -> Inode | None:
         sb, subject = self.i_sb, self.subject
         assert isinstance(sb, PseudoSuper)
         kind = name.decode("latin-1")
@@ -372,7 +372,7 @@ class NsDir(VolatileDir):
     def entries(self, task: Task | None = None) -> list[DirEntry]:
         found = []
         for kind in _NS_NUMBERS:
-            inode = self.lookup(kind.encode())
+            inode = self.find(kind.encode(), None)
             assert inode is not None
             found.append(DirEntry(kind.encode(), inode.i_ino, mode_to_dtype(S_IFLNK)))
         return found

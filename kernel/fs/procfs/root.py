@@ -94,7 +94,7 @@ class ProcRoot(VolatileDir):
             pressure.add_text(name, lambda task, line=line: f"some {line}full {line}")  # type: ignore[misc]
         self.i_nlink = fixed.i_nlink
 
-    def lookup(self, name: bytes, task: Task | None = None) -> Inode | None:
+    def find(self, name: bytes, task: Task | None) -> Inode | None:
         found = self.fixed.children.get(name)
         if found is not None:
             return found
