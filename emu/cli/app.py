@@ -19,6 +19,10 @@ from emu.cli.status import CommandError, Status
 VERBS = {
     "run": "Run a program; the exit status is the program's.",
     "trace": "Run a program and print its page faults, system calls and other events.",
+    "maps": "Run a program and print its areas at a chosen moment.",
+    "pt": "Run a program and print its page tables at a chosen moment.",
+    "page": "Run a program and print one page in full at a chosen moment.",
+    "rmap": "Run a program and print its reverse map at a chosen moment.",
     "compare": "Run a program under several kernels and show what differs.",
     "kernels": "List the kernels that --kernel can choose, and their rules.",
     "syscalls": "List the supported system calls, flag by flag.",
