@@ -36,6 +36,8 @@ LONE_QUANTUM_BLOCKS = 2_000_000
 """The same when no other task is waiting; timers and Ctrl-C are looked at in between."""
 ORPHAN_NS = 1_000_000_000
 """How much longer (virtual time) what the program left behind may run after it has exited."""
+SLOW_CHECK_EVERY = 16
+"""Of --check's checks so many have the rules of areas and policies too; those of memory are in all."""
 MIN_RAM_BYTES = 1 << 20
 MAX_RAM_BYTES = 16 << 30
 
@@ -118,6 +120,8 @@ class Machine:
             kernel.sysctl.max_map_count = config.max_map_count
         for spec in config.fail:
             kernel.fail.add(spec)
+        if kernel.fail.watches("alloc"):
+            kernel.pages.inject_failures(lambda: kernel.fail.should_fail("alloc"))
         self._mount(config)
         self.entry = Entry(kernel)
         self.cpu.on_syscall = self.entry.on_syscall
@@ -153,9 +157,16 @@ class Machine:
 
     def _switch_checks_on(self, every: int) -> None:
         from kernel.mm.rmap.check import check_all
+        from kernel.mm.rmap.check_memory import check_memory
+
+        nr_checks = 0
 
         def check() -> None:
-            violations = check_all(self.kernel)
+            nonlocal nr_checks
+            violations = check_memory(self.kernel)
+            if nr_checks % SLOW_CHECK_EVERY == 0:
+                violations += check_all(self.kernel)
+            nr_checks += 1
             if violations:
                 raise CheckFailed("\n".join(map(str, violations)))
 
