@@ -14,8 +14,11 @@ from tests.guest.harness import IMAGES, Case, compare
 
 HEADERS = 64 + 5 * 56
 """The ELF header and the program headers of hello."""
-RAM = ("--ram", "8G")
-"""So that what over-commitment refuses here it would refuse on the host too."""
+ELF_CLASS = 4
+"""Linux looks at the machine only; we refuse a file of the wrong class."""
+HUGE = {64 + n * 56 + 40 + byte for n in range(5) for byte in (3, 4)}
+"""Bytes of sizes in memory that would ask for gigabytes: whether there is room depends on the machine."""
+POSITIONS = sorted(set(range(HEADERS)) - {ELF_CLASS} - HUGE)
 INTERESTING = (0, 1, 2, 3, 5, 7, 0x10, 0x40, 0x7F, 0x80, 0xFF)
 
 
@@ -23,7 +26,7 @@ def mutant(seed: int) -> bytes:
     rnd = random.Random(seed)
     content = bytearray((IMAGES / "hello").read_bytes())
     for _ in range(rnd.choice((1, 1, 1, 2, 3))):
-        at = rnd.randrange(HEADERS)
+        at = rnd.choice(POSITIONS)
         content[at] = rnd.choice(INTERESTING) if rnd.random() < 0.6 else rnd.randrange(256)
     if rnd.random() < 0.1:
         del content[rnd.randrange(len(content)) :]
@@ -38,7 +41,7 @@ def case(seeds: range) -> Case:
             path.chmod(0o755)
 
     script = 'for m in mutant-*; do echo "$m"; ./$m 2>&1; echo "status $?"; done'
-    return Case(f"mutants {seeds}", ("/bin/dash", "-c", script), prepare=prepare, options=RAM, timeout_seconds=300)
+    return Case(f"mutants {seeds}", ("/bin/dash", "-c", script), prepare=prepare, timeout_seconds=300)
 
 
 @pytest.mark.parametrize("first", range(0, 150, 50))
