@@ -36,7 +36,7 @@ class Auxv(IntEnum):
     AT_MINSIGSTKSZ = 51
 
 
-HWCAP = 0x078B_FBFF
+HWCAP = 0x078B_FBFD
 """CPUID leaf 1, EDX, of the emulated processor (EPYC-Rome, one thread)."""
 HWCAP2_FSGSBASE = 2
 PLATFORM = b"x86_64"
