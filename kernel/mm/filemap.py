@@ -219,7 +219,8 @@ def generic_file_read(mapping: AddressSpace, pos: int, count: int) -> bytes:
                 if parts:
                     break
                 raise
-        flags[pfn] |= PG_referenced
+        if not pos & (PAGE_SIZE - 1) or not flags[pfn] & PG_referenced:  # once for many small reads of one page
+            memmap.mark_page_accessed(pfn)
         nr_bytes = min(end, (pgoff + 1) << PAGE_SHIFT) - pos
         address = (pfn << PAGE_SHIFT) + (pos & (PAGE_SIZE - 1))
         parts.append(buf[address : address + nr_bytes])

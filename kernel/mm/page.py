@@ -136,6 +136,8 @@ class MemMap:
         """New pages on their way to the LRU lists (``folio_batch``)."""
         self.lru_drain: Callable[[], None] = self.lru_batch.clear
         """Moves ``lru_batch`` to the LRU lists; set by the reclaim code.  Without one the batch is forgotten."""
+        self.mark_page_accessed: Callable[[int], None] = self._mark_referenced
+        """``read`` or ``write`` used a page of the page cache; the reclaim code gives a better one."""
         self.reclaim_hook: Callable[[int], int] | None = None
         """``reclaim_hook(nr_pages)`` tries to free that many frames and returns how many it freed."""
         self._in_reclaim = False
@@ -349,6 +351,9 @@ class MemMap:
         return np.concatenate((np.array(self._pcp + self._free, np.int64), fresh))
 
     # ---- the rest -----------------------------------------------------------------------------------------------
+
+    def _mark_referenced(self, pfn: int) -> None:
+        self.flags[pfn] |= PG_referenced
 
     def lru_add(self, pfn: int) -> None:
         """``folio_add_lru``: the page will be on an LRU list when the batch is drained."""

@@ -408,4 +408,5 @@ def setup_reclaim(kernel: Kernel) -> None:
     kernel.reclaim = Reclaim(kernel)
     kernel.pages.swap = kernel.swap
     kernel.pages.lru_drain = kernel.lru.drain
+    kernel.pages.mark_page_accessed = kernel.lru.mark_page_accessed
     kernel.pages.reclaim_hook = kernel.reclaim.reclaim_hook

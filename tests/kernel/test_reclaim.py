@@ -99,6 +99,18 @@ def test_mark_page_accessed(kernel: Any) -> None:
     assert kernel.vmstat.pgactivate == 1
 
 
+def test_a_file_read_twice_outlives_one_read_once(kernel: Any) -> None:
+    often, once = (FakeInode(kernel, bytes(64 * PAGE_SIZE)) for _ in range(2))
+    for inode, nr_times in ((often, 3), (once, 1)):
+        for _ in range(nr_times):
+            for pos in range(0, 64 * PAGE_SIZE, 512):
+                generic_file_read(inode.i_mapping, pos, 512)
+    kernel.lru.drain()
+    assert kernel.lru.nr_active == 64
+    kernel.reclaim.try_to_free_pages(64)
+    assert len(often.i_mapping.pages) > 60 > 10 > len(once.i_mapping.pages)
+
+
 # ---- page_referenced and try_to_unmap -------------------------------------------------------------------------------
 
 
