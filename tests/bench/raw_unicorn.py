@@ -48,7 +48,7 @@ class RawMachine:
     def _leave_exit_checks_out(self) -> None:
         from emu.cpu.quirks import set_fast_memory
 
-        handle = self.engine._uch
+        handle = cast(Any, self.engine._uch)
         view = SimpleNamespace(handle=handle.value, context_bytes=uclib.uc_context_size(handle))
         if not set_fast_memory(cast(Any, view)):
             sys.exit("the engine's flag was not found")
