@@ -169,6 +169,8 @@ def get_signal(task: Task) -> tuple[SigInfo, SigAction] | Gone | None:
             signal.flags &= ~SIGNAL_CLD_MASK
             do_notify_parent_cldstop(task, why)
         if signal.flags & SIGNAL_GROUP_EXIT:
+            if SIGNAL_DELIVER.on:
+                _trace_fatal_signal(task)
             do_group_exit(task, signal.group_exit_code)
             return Gone.DEAD
         if task.jobctl_stop_signal:
@@ -190,6 +192,15 @@ def get_signal(task: Task) -> tuple[SigInfo, SigAction] | Gone | None:
             return info, chosen
         if _default_action(task, sig):
             return Gone.STOPPED if task.state is TaskState.STOPPED else Gone.DEAD
+
+
+def _trace_fatal_signal(task: Task) -> None:
+    """The signal that ended the process when it was sent: its record still waits (SIGKILL has none)."""
+    sig = task.signal.group_exit_code & 0x7F
+    for info in (*task.pending.queue, *task.signal.shared_pending.queue):
+        if info.signo == sig:
+            SIGNAL_DELIVER.emit(task, info, SIG_DFL, 0)
+            return
 
 
 def _default_action(task: Task, sig: int) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from kernel.abi.elf import ELFMAG, why_not_native
 from kernel.abi.errno import Errno, KernelError
 from kernel.abi.fcntl import AT_EMPTY_PATH, AT_FDCWD
-from kernel.abi.personality import PER_CLEAR_ON_SETID
+from kernel.abi.personality import PER_CLEAR_ON_SETID, READ_IMPLIES_EXEC
 from kernel.abi.resource import RLIMIT_STACK
 from kernel.abi.signal import SIGCHLD, SIGSEGV
 from kernel.abi.stat import S_ISGID, S_ISUID, S_IXGRP
@@ -185,6 +185,7 @@ def _begin_new_exec(bprm: Bprm, loaded: Loaded) -> None:
     dumpable = bprm.would_dump and new.euid == new.uid and new.egid == new.gid
     loaded.mm.dumpable = SUID_DUMP_USER if dumpable else SUID_DUMP_DISABLE
     commit_creds(task, new)
+    task.personality &= ~READ_IMPLIES_EXEC  # set_personality_64bit()
     task.comm = bprm.comm[: COMM_LEN - 1].decode("latin-1")
     task.files.do_close_on_exec()
     flush_signal_handlers(task)
