@@ -97,8 +97,9 @@ def _execvp(task: Task, argv: list[bytes], envp: list[bytes], path: str) -> None
         raise NotRunnable(NOT_FOUND, f"{shown}: not found in PATH")
     candidate, error = refused
     # A script or program that is there, but needs another file that is not, cannot be run; it is not missing.
-    missing_file = error.errno in (Errno.ENOENT, Errno.ENOTDIR) and not error.reason.startswith(("interpreter", "loader"))
-    status = NOT_FOUND if missing_file else NOT_RUNNABLE
+    needs_another = error.reason.startswith(("interpreter", "loader"))
+    is_missing = error.errno in (Errno.ENOENT, Errno.ENOTDIR) and not needs_another
+    status = NOT_FOUND if is_missing else NOT_RUNNABLE
     raise NotRunnable(status, f"{os.fsdecode(candidate)}: {_explain(error)}")
 
 

@@ -1,8 +1,8 @@
 """What a run came to: the numbers of ``--stats`` and of ``pagewalk compare``.
 
-Counters that the kernel keeps anyway are read at the end.  What it does not keep (faults by kind, results of ``mremap``, what the
-address space looked like when the program ended) is taken from tracepoints, by a :class:`Recorder` that is attached
-only when somebody asked for statistics.
+Counters that the kernel keeps anyway are read at the end.  What it does not keep (faults by kind, results of
+``mremap``, what the address space looked like when the program ended) is taken from tracepoints, by a
+:class:`Recorder` that is attached only when somebody asked for statistics.
 """
 
 from __future__ import annotations

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 SYS_ENTER = Tracepoint("syscalls:sys_enter", "task nr spec args")
 SYS_EXIT = Tracepoint("syscalls:sys_exit", "task nr spec args ret error reason")
-"""``ret`` is None for a call that does not come back (exit); ``error`` the errno or 0, ``reason`` the rule that refused."""
+"""``ret`` is None for a call that does not come back (exit); ``error`` is the errno or 0, ``reason`` says which rule
+refused."""
 
 _ENOSYS = -int(Errno.ENOSYS)
 
@@ -182,7 +183,10 @@ class Entry:
     # ---- with the processor stopped -----------------------------------------------------------------------------
 
     def continue_task(self, task: Task) -> bool:
-        """Do what is left to do before ``task`` may run user code; False: it may not (asleep, stopped, dead, its turn over)."""
+        """Do what is left to do before ``task`` may run user code.
+
+        False: it may not (it sleeps, was stopped, is dead, or its turn is over).
+        """
         waiting = self._waiting
         if waiting is not None:
             self._waiting = None

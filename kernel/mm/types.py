@@ -126,7 +126,8 @@ class Vma:
     def __repr__(self) -> str:
         flags = self.vm_flags
         perms = "".join(c if flags & bit else "-" for c, bit in zip("rwx", (1, 2, 4), strict=True))
-        return f"<Vma {self.vm_start:x}-{self.vm_end:x} {perms}{'s' if flags & VM_SHARED else 'p'} pgoff={self.vm_pgoff:x}>"
+        sharing = "s" if flags & VM_SHARED else "p"
+        return f"<Vma {self.vm_start:x}-{self.vm_end:x} {perms}{sharing} pgoff={self.vm_pgoff:x}>"
 
 
 class MmStruct:

@@ -135,8 +135,9 @@ def syscall(
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare the decorated function as system call ``name``.
 
-    ``group`` is strace's class without the percent sign: memory, process, file, desc, signal, network, ipc, time, creds, misc.
-    ``note`` says what is *not* supported when ``support`` is PARTIAL.  ``returns`` is ``int``, ``addr``, ``fd``, ``size``.
+    ``group`` is strace's class without the percent sign: memory, process, file, desc, signal, network, ipc, time,
+    creds, misc.  ``note`` says what is *not* supported when ``support`` is PARTIAL.  ``returns`` is ``int``, ``addr``,
+    ``fd`` or ``size``.
     Raises ValueError when a name or number is declared twice.
     """
 
