@@ -63,8 +63,9 @@ class TextSink:
         """The last line counts the faults by kind."""
         if self._counts:
             parts = ", ".join(f"{count} {kind}" for kind, count in sorted(self._counts.items()))
-            total = sum(self._counts.values())
-            self._line(f"# {total} fault{'s' if total != 1 else ''}: {parts}")
+            shown, total = sum(self._counts.values()), record["counts"].get("fault", 0)
+            of_all = "" if shown == total else f" of {total}"
+            self._line(f"# {shown}{of_all} fault{'s' if total != 1 else ''}: {parts}")
         self._stream.flush()
 
     def _line(self, line: str) -> None:

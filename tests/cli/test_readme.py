@@ -1,5 +1,7 @@
 """The README's console blocks, run: what it shows is what comes out.
 
+``python -m tests.cli.test_readme`` writes what comes out now into the README (blocks with ``...`` are left alone).
+
 A block is fenced with ``console``; lines that begin with ``$ `` are commands (run by ``sh`` in the checkout, with a
 small fixed environment), the lines after each are its output, stdout and stderr together.  ``...`` alone on a line
 stands for any number of lines.  A block after ``<!-- not run -->`` is only looked at by people.
@@ -65,3 +67,19 @@ def test_readme_shows_what_comes_out(example: Example) -> None:
 
 def test_the_readme_has_examples() -> None:
     assert len(list(examples())) >= 3
+
+
+def rewrite() -> None:
+    """Put the present output into every block without ``...``."""
+    path = ROOT / "README.md"
+    text = path.read_text(encoding="utf-8")
+    for example in examples():
+        if "...\n" not in example.output:
+            old, new = (f"$ {example.command}\n{output}" for output in (example.output, run(example.command)))
+            assert text.count(old) == 1, f"not found once: {old}"
+            text = text.replace(old, new)
+    path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    rewrite()

@@ -167,6 +167,8 @@ def test_filters_hide_but_do_not_renumber(condition: Filter, shown: list[str]) -
     world.access(0x1000)
     lines = world.end().splitlines()
     assert [line.split()[0] for line in lines if line[0] == "#" and line[1].isdigit()] == shown
+    if shown and len(shown) < 3:
+        assert lines[-1].startswith(f"# {len(shown)} of 3 faults: ")
 
 
 def test_filters_of_calls() -> None:
