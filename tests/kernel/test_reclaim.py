@@ -199,6 +199,26 @@ def test_a_mapping_that_the_policy_lost(profile: str) -> None:
             assert "anon_vma None" in violations[0].detail
 
 
+@pytest.mark.parametrize(
+    ("profile", "shared", "private"),
+    [
+        ("2.6.6", (11, 11), (1, 1)),
+        ("2.6.6-anonmm", (11, 11), (1, 1)),
+        ("2.6.6-rmap39", (11, 11), (5, 5)),
+        ("2.6.5-aa", (87, 11), (40, 5)),
+        ("2.6.7", (87, 11), (40, 5)),
+        ("one-anon-vma", (87, 11), (40, 5)),
+        ("6.1", (11, 11), (1, 1)),
+        ("6.18", (11, 11), (1, 1)),
+    ],
+)
+def test_what_a_walk_costs_with_ten_children(profile: str, shared: tuple[int, int], private: tuple[int, int]) -> None:
+    """Eight areas that share an anon_vma where the policy shares at all (RMAP.md sections 2 to 8, "Walk" and "Cost")."""
+    from tests.bench.pressure import WalkWork, walk_work
+
+    assert walk_work(profile, 10) == (WalkWork(*shared), WalkWork(*private))
+
+
 # ---- the scanner ----------------------------------------------------------------------------------------------------
 
 
