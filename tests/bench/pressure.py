@@ -29,7 +29,7 @@ NR_PAGES = 25600
 """100 MiB through 16 MiB."""
 FAMILIES = (1, 10, 100, 1000)
 NR_AREAS = 8
-"""Neighbouring areas of one page, alternately RW and RWX, each written before the next is mapped (like RMAP.md's P13)."""
+"""Neighbouring areas of one page, alternately RW and RWX, each written before the next is mapped (like P13)."""
 
 
 # ---- pages a second -------------------------------------------------------------------------------------------------

@@ -213,7 +213,7 @@ def test_a_mapping_that_the_policy_lost(profile: str) -> None:
     ],
 )
 def test_what_a_walk_costs_with_ten_children(profile: str, shared: tuple[int, int], private: tuple[int, int]) -> None:
-    """Eight areas that share an anon_vma where the policy shares at all (RMAP.md sections 2 to 8, "Walk" and "Cost")."""
+    """Eight areas that share an anon_vma where the policy shares at all (RMAP.md sections 2 to 8, "Walk", "Cost")."""
     from tests.bench.pressure import WalkWork, walk_work
 
     assert walk_work(profile, 10) == (WalkWork(*shared), WalkWork(*private))
