@@ -239,7 +239,7 @@ def do_notify_parent(task: Task) -> bool:
             if action.handler == SIG_IGN:
                 sig = 0
     task.signal.wait_pidfd.wake_up()
-    if sig > 0:
+    if 0 < sig <= 64:  # clone(2) takes any byte for an exit signal
         send_signal(parent, info)
     parent.signal.wait_chldexit.wake_up()
     return autoreap
