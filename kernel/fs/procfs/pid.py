@@ -187,9 +187,7 @@ def _oom_adj(task: Task, reader: Task | None) -> str:
 
 
 def _oom_score(task: Task, reader: Task | None) -> str:
-    from kernel.mm.oom import OomKiller
-
-    return f"{OomKiller(task.kernel).oom_score(task)}\n"
+    return f"{task.kernel.oom.oom_score(task)}\n"
 
 
 def _write_timerslack(task: Task, writer: Task | None, data: bytes) -> None:
