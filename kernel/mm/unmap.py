@@ -40,6 +40,7 @@ SWAP_AGAIN = 1
 SWAP_FAIL = 2
 """It must not be unmapped: locked, used again, or somebody else holds it."""
 
+_RESULT_NAMES = ("success", "again", "fail")
 _IS_MAPPED = PTE_PFN_MASK | PTE_SPECIAL
 _NOT_A = ~PTE_A & 0xFFFF_FFFF_FFFF_FFFF
 _NOT_REFERENCED = ~PG_referenced & 0xFFFF_FFFF
@@ -229,7 +230,7 @@ class Rmap:
         if result == SWAP_AGAIN:
             self._missed(stats, "unmap", pfn, left, before - left, nr_proposed)
         if RMAP_UNMAP.on:
-            RMAP_UNMAP.emit(pfn, result, before - left, nr_proposed)
+            RMAP_UNMAP.emit(pfn, _RESULT_NAMES[result], before - left, nr_proposed)
         return result
 
     @staticmethod
