@@ -12,7 +12,8 @@ from emu.cli.options import take_common
 _COLUMNS = (
     ("range", "addresses whose entries go together; * marks the address of the fault that --at fault:N names"),
     ("size", "of the range"),
-    ("frame", "page frames first-last (falling when last is smaller), the zero page, or swap AREA:SLOT-SLOT"),
+    ("frame", "page frames first-last (falling when last is smaller), or the first one and ... when they are in no "
+              "order (--frames lists them); the zero page; swap AREA:SLOT-SLOT"),
     ("perms", "what the processor lets the program do: r, w, x"),
     ("A D", "accessed and dirty, as the processor or the kernel has set them"),
     ("state", "page; zero: the page of zeros; prot-none: a page that is kept while nobody may use it; swap; special: "
@@ -25,6 +26,7 @@ _COLUMNS = (
 
 
 @looking.command("pt", "", _COLUMNS)
+@click.option("--frames", is_flag=True, help="A new line wherever the frames or swap slots are not in a row.")
 @click.option("--raw", is_flag=True, help="Every entry with its bits instead of ranges.")
 @click.option("--range", "range_", metavar="A-B", help="Only these addresses (hexadecimal, B exclusive).")
 @click.option("--level", type=click.IntRange(1, 4), default=1, show_default=True,
@@ -35,6 +37,7 @@ def command(
     pid: int | None,
     as_json: bool,
     output: str | None,
+    frames: bool,
     raw: bool,
     range_: str | None,
     level: int,
@@ -50,7 +53,7 @@ def command(
 
     common = take_common(values)
     first, last = _range(range_)
-    options = PtOptions(first, last, level, raw)
+    options = PtOptions(first, last, level, frames, raw)
     view = looking.look(common, argv, at, pid, lambda scene: PtView(scene, options))
     looking.show(view, as_json, output)
     return 0

@@ -86,6 +86,10 @@ class Scene:
     address: int | None = None
     """The address of the fault; of the symbol."""
 
+    def mms(self) -> list[MmStruct]:
+        """All address spaces, the one that exec is making included."""
+        return list(dict.fromkeys([*self.machine.kernel.all_mms(), self.mm]))
+
     def as_json(self) -> dict[str, Any]:
         """The head of every view's JSON."""
         return {
@@ -160,10 +164,12 @@ class Watch(Generic[T]):
     # ---- the events ----------------------------------------------------------------------------------------------
 
     def _on_fault(self, _point: Tracepoint, values: tuple[Any, ...]) -> None:
-        task, vaddr = values[0], values[1]
+        task, vaddr, vma = values[0], values[1], values[8]
         self._nr_faults += 1
         if self._nr_faults == self._moment.number and task is not None:
-            self._reach(task, f"after fault {self._nr_faults}", vaddr)
+            # exec writes to an address space that is not its task's yet
+            mm = vma.vm_mm if vma is not None else task.mm
+            self._reach(task, f"after fault {self._nr_faults}", vaddr, mm)
 
     def _on_syscall(self, _point: Tracepoint, values: tuple[Any, ...]) -> None:
         task, number, spec = values[0], values[1], values[2]
@@ -189,15 +195,16 @@ class Watch(Generic[T]):
         init = self._machine.init
         return init is not None and task.mm is not None and task.tgid == init.tgid
 
-    def _reach(self, task: Task, what: str, address: int | None = None) -> None:
+    def _reach(self, task: Task, what: str, address: int | None = None, mm: MmStruct | None = None) -> None:
         if self._pid is not None:
             chosen = self._machine.kernel.tasks.get(self._pid)
             if chosen is None or chosen.mm is None:
                 raise NotReached(f"{what}, there is no process {self._pid} with an address space")
-            task = chosen
-        if task.mm is None:
+            task, mm = chosen, chosen.mm
+        mm = mm or task.mm
+        if mm is None:
             raise NotReached(f"{what}, pid {task.pid} has no address space any more")
-        self._seen.append(self._look(Scene(self._machine, task, task.mm, self._moment, what, address)))
+        self._seen.append(self._look(Scene(self._machine, task, mm, self._moment, what, address)))
         raise Reached
 
 

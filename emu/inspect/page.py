@@ -22,7 +22,7 @@ from emu.trace.locate import Locator, short_name
 from kernel.mm.filemap import AddressSpace
 from kernel.mm.page import PG_anon, PG_reserved, PG_swapcache, PG_table
 from kernel.mm.pagetable import PTE_PRESENT, is_swap_pte, pte_to_swp_entry
-from kernel.mm.rmap.scan import scan_page
+from kernel.mm.rmap.scan import scan_mm
 from kernel.mm.types import PAGE_SHIFT, MmStruct, Vma
 from mmu.paging import PTE_A, PTE_D, PTE_PFN_MASK
 
@@ -103,6 +103,7 @@ class PageView:
     def __init__(self, scene: Scene, spec: str) -> None:
         self._head = scene.as_json()
         self._kernel = scene.machine.kernel
+        self._mms = scene.mms()
         self._locator = Locator(self._kernel)
         self._users = users_of(self._kernel)
         self.state: State | None = None
@@ -179,7 +180,9 @@ class PageView:
         if pfn == pages.zero_pfn:
             return "the kernel: the page of zeros", "-"
         if flags & PG_table:
-            return f"a page table of {mm_text(mapping.id, self._users)}", f"first address {index:#x}"
+            roots = (mm for mm in self._mms if mm.pt.root_pfn == pfn)
+            mm = next(roots, mapping)  # a root is allocated before its mm is there to be named
+            return f"a page table of {mm_text(mm.id, self._users)}", f"first address {index:#x}"
         if flags & PG_anon:
             policy = self._kernel.policy
             name = object_name(mapping)
@@ -220,9 +223,11 @@ class PageView:
             return []
         places: dict[tuple[int, int], MmStruct] = {}
         scanned = set()
-        for mapping in scan_page(self._kernel, pfn):
-            places[mapping.mm.id, mapping.vaddr] = mapping.mm
-            scanned.add((mapping.mm.id, mapping.vaddr))
+        for mm in self._mms:
+            for found_pfn, mapping in scan_mm(mm):
+                if found_pfn == pfn:
+                    places[mm.id, mapping.vaddr] = mm
+                    scanned.add((mm.id, mapping.vaddr))
         is_tracked = self._kernel.policy.per_pte or self._kernel.pages.mapping[pfn] is not None
         proposed = set()
         for mm, vaddr in _proposals(self._kernel, pfn, flags):
@@ -247,9 +252,7 @@ class PageView:
         assert area is not None
         cached = area.cache[offset]
         holders = [
-            {"mm": mm.id, "address": f"{vaddr:#x}"}
-            for mm in self._kernel.all_mms()
-            for vaddr in _holders(mm, swap_type, offset)
+            {"mm": mm.id, "address": f"{vaddr:#x}"} for mm in self._mms for vaddr in _holders(mm, swap_type, offset)
         ]
         self._values = {
             "swap_type": swap_type,
@@ -287,7 +290,7 @@ class PageView:
             fields.insert(0, ("address", where))
         if self.pfn is None and self.swap is None:
             fields.append(("page", "none: nothing is mapped there, and nothing is on swap"))
-        lines = [f"{name:<9} {text}" for name, text in fields]
+        lines = [f"{name:<10} {text}" for name, text in fields]
         if self.pfn is None:
             return lines
         if not self.rows:

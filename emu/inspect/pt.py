@@ -1,8 +1,8 @@
 """``pagewalk pt``: the page tables of an address space, as the processor walks them.
 
-Neighbouring entries that say the same (state, permissions, accessed, dirty, area) about frames or swap slots in a row
-are one line; ``--raw`` shows every entry with its bits, ``--level`` the tables above.  QEMU's ``info mem`` and
-``info tlb`` are the models.
+Neighbouring entries that say the same (state, permissions, accessed, dirty, area) are one line; ``--frames`` begins a
+new one wherever the frames or swap slots are not in a row; ``--raw`` shows every entry with its bits, ``--level`` the
+tables above.  QEMU's ``info mem`` and ``info tlb`` are the models.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class PtOptions:
     last: int = TASK_SIZE
     """Exclusive."""
     level: int = _LEAF
+    frames: bool = False
     raw: bool = False
 
 
@@ -74,8 +75,8 @@ class PtRow:
     state: State
     frame: int
     """The first frame, or the first slot on swap."""
-    step: int
-    """From one frame to the next: 1, -1, or 0 (all the same)."""
+    step: int | None
+    """From one frame to the next: 1, -1, 0 (all the same), or None: in no order."""
     swap_type: int | None
     perms: str
     accessed: bool
@@ -102,9 +103,11 @@ class PtRow:
         return found | {"pfn": self.frame, "pfn_step": self.step}
 
     def frames_text(self) -> str:
-        """``0x12-0x15``, ``zero page``, ``swap 0:17``."""
+        """``0x12-0x15``, ``0x12 ...``, ``zero page``, ``swap 0:17``."""
         if self.state is State.ZERO:
             return "zero page"
+        if self.step is None:
+            return f"swap {self.swap_type}:{self.frame} ..." if self.state is State.SWAP else f"{self.frame:#x} ..."
         last = self.frame + self.step * (self.nr_pages - 1)
         if self.state is State.SWAP:
             slots = f"{self.frame}" if last == self.frame else f"{self.frame}-{last}"
@@ -125,9 +128,9 @@ class PtView:
         locator = Locator(scene.machine.kernel)
         entries = list(_entries(mm, options))
         self._names = _Names(mm, locator)
-        self.entries = entries if options.raw or options.level > _LEAF else []
-        self.rows = list(_rows(mm, entries, self._names)) if options.level == _LEAF and not options.raw else []
-        self._raw = [_raw_json(mm, entry, options.level, self._names) for entry in self.entries]
+        self._is_raw = options.raw or options.level > _LEAF
+        self.rows = [] if self._is_raw else list(_rows(mm, entries, self._names, options.frames))
+        self.entries = [_entry_json(mm, e, options.level, self._names) for e in entries] if self._is_raw else []
 
     def as_json(self) -> dict[str, Any]:
         head = {
@@ -138,15 +141,15 @@ class PtView:
             "tables": self._nr_tables,
             "level": self._options.level,
         }
-        if self._options.raw or self._options.level > _LEAF:
-            return head | {"entries": self._raw}
+        if self._is_raw:
+            return head | {"entries": self.entries}
         return head | {"ranges": [row.as_json() for row in self.rows]}
 
     def lines(self) -> list[str]:
         title = f"cr3 {self._root:#x}, {count_text(self._nr_tables, 'table')}"
-        if self._options.raw or self._options.level > _LEAF:
+        if self._is_raw:
             header = ["  address", "entry at", "value", "bits", "target", "area"]
-            return [title, *align(header, [self._raw_cells(found) for found in self._raw])]
+            return [title, *align(header, [self._entry_cells(found) for found in self.entries])]
         header = ["  range", "size", "frame", "perms", "A", "D", "state", "area"]
         return [title, *align(header, [self._cells(row) for row in self.rows])]
 
@@ -162,7 +165,7 @@ class PtView:
             row.area or "-",
         ]
 
-    def _raw_cells(self, found: dict[str, Any]) -> list[str]:
+    def _entry_cells(self, found: dict[str, Any]) -> list[str]:
         start = int(found["address"], 16)
         end = start + (PAGE_SIZE << 9 * (self._options.level - 1))
         return [
@@ -239,7 +242,7 @@ def perms_of(pte: int) -> str:
     return "r" + ("w" if pte & PTE_W else "-") + ("-" if pte & PTE_NX else "x")
 
 
-def _rows(mm: MmStruct, entries: Sequence[Entry], names: _Names) -> Iterator[PtRow]:
+def _rows(mm: MmStruct, entries: Sequence[Entry], names: _Names, break_at_frames: bool) -> Iterator[PtRow]:
     row: PtRow | None = None
     row_key: object = None
     for entry in entries:
@@ -252,9 +255,14 @@ def _rows(mm: MmStruct, entries: Sequence[Entry], names: _Names) -> Iterator[PtR
         is_present = bool(pte & PTE_PRESENT)
         accessed, dirty = is_present and bool(pte & PTE_A), is_present and bool(pte & PTE_D)
         key = (state, swap_type, perms_of(pte), accessed, dirty, vma)
-        if row is not None and key == row_key and entry.vaddr == row.end and _continues(row, frame):
-            row.nr_pages += 1
-            continue
+        if row is not None and key == row_key and entry.vaddr == row.end:
+            if _continues(row, frame):
+                row.nr_pages += 1
+                continue
+            if not break_at_frames:
+                row.nr_pages += 1
+                row.step = None
+                continue
         if row is not None:
             yield row
         row_key = key
@@ -271,10 +279,10 @@ def _continues(row: PtRow, frame: int) -> bool:
             return False
         row.step = step
         return True
-    return frame == row.frame + row.step * row.nr_pages
+    return row.step is not None and frame == row.frame + row.step * row.nr_pages
 
 
-def _raw_json(mm: MmStruct, entry: Entry, level: int, names: _Names) -> dict[str, Any]:
+def _entry_json(mm: MmStruct, entry: Entry, level: int, names: _Names) -> dict[str, Any]:
     value = entry.value
     is_swap = level == _LEAF and is_swap_pte(value)
     if is_swap:

@@ -96,7 +96,7 @@ class RmapView:
         self._kernel = kernel = scene.machine.kernel
         self._locator = Locator(kernel)
         users = users_of(kernel)
-        mms = kernel.all_mms()
+        self._mms = mms = scene.mms()
         self._mm_texts = {mm.id: mm_text(mm.id, users) for mm in mms}
         cost = kernel.policy.memory_cost()
         self._cost = (cost.nr_objects, cost.nr_bytes)
@@ -108,7 +108,7 @@ class RmapView:
 
     def _objects(self) -> list[ObjectNode]:
         counts, found = _pages_by_object(self._kernel)
-        for mm in self._kernel.all_mms():
+        for mm in self._mms:
             if isinstance(mm.rmap, Anonmm):
                 found[mm.rmap.id] = mm.rmap
             for vma in mm.areas:
