@@ -10,7 +10,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 DEMO := images/faults
 
 MAKEFLAGS += --no-print-directory
@@ -40,6 +40,10 @@ demo: $(RUN_STAMP)
 	@echo
 	@echo '$$ pagewalk trace -e faults -- $(DEMO)'
 	@$(BIN)/pagewalk trace -e faults -- $(DEMO)
+	@for program in images/p1 images/p2; do \
+	  echo; echo "\$$ pagewalk compare -- $$program"; \
+	  $(BIN)/pagewalk compare -- $$program || test $$? = 1 || exit 1; \
+	done
 
 test: $(DEV_STAMP)
 	@$(BIN)/python -m pytest -q -n auto
