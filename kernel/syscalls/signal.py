@@ -41,23 +41,25 @@ from kernel.syscalls.table import (
     UInt,
     syscall,
 )
+from kernel.task.kill import (
+    check_kill_permission,
+    kill_pid_info,
+    kill_something_info,
+    send_specific,
+    tkill_info,
+    user_info,
+)
 from kernel.task.pidfd import pidfd_task
 from kernel.task.sigframe import restore_rt_frame, sas_ss_flags, set_altstack
 from kernel.task.signal import (
-    check_kill_permission,
     dequeue_signal,
     flush_sigqueue_mask,
     force_sig,
-    kill_pid_info,
-    kill_something_info,
     recalc_sigpending,
     send_signal,
-    send_specific,
     set_current_blocked,
     set_temporary_sigmask,
     sigprocmask,
-    tkill_info,
-    user_info,
 )
 from kernel.task.task import Task
 from kernel.task.waitqueue import Blocking, Sleep, WakeReason

@@ -35,16 +35,15 @@ from kernel.hardware import Reg
 from kernel.mm.types import PAGE_SIZE, TASK_SIZE
 from kernel.task.cred import SUID_DUMP_USER
 from kernel.task.exit import do_group_exit
+from kernel.task.jobctl import do_notify_parent_cldstop, leave_group_stop
 from kernel.task.pgrp import is_current_pgrp_orphaned
 from kernel.task.rseq import rseq_handle_notify_resume
 from kernel.task.sigframe import sas_ss_reset, setup_rt_frame
 from kernel.task.signal import (
     dequeue_signal,
     dequeue_synchronous_signal,
-    do_notify_parent_cldstop,
     force_sig,
     force_sigsegv,
-    leave_group_stop,
     restore_saved_sigmask,
     set_current_blocked,
     signal_wake_up,

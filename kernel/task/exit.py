@@ -25,14 +25,14 @@ from kernel.abi.signal import (
     SIGCHLD,
     SigInfo,
 )
+from kernel.abi.time import NS_PER_TICK
 from kernel.mm.exit import mmput
 from kernel.mm.usercopy import put_user_u32
 from kernel.task.futex import exit_robust_list, futex_wake
+from kernel.task.jobctl import do_notify_parent_cldstop, leave_group_stop
 from kernel.task.pgrp import kill_orphaned_pgrp
 from kernel.task.signal import (
-    do_notify_parent_cldstop,
     flush_sigqueue_mask,
-    leave_group_stop,
     send_signal,
     signal_wake_up,
 )
@@ -51,9 +51,6 @@ if TYPE_CHECKING:
     from kernel.mm.types import MmStruct
 
 SCHED_PROCESS_EXIT = Tracepoint("sched:sched_process_exit", "task exit_code group_dead")
-
-NS_PER_TICK = 10_000_000
-"""``si_utime`` and times(2) count in units of USER_HZ = 100."""
 
 
 def wait_status(task: Task) -> int:
