@@ -13,7 +13,7 @@ from tests.kernel.test_vectors import FILES, VECTORS
 NR_SCRIPTS = 40
 
 
-@pytest.mark.parametrize("name", sorted(FILES))
+@pytest.mark.parametrize("name", sorted(FILES.keys() - {"linux-6.18"}))  # that one has raw calls, and its own test
 def test_recorded_answers_under_the_processor(name: str) -> None:
     profile, bugs = FILES[name]
     with gzip.open(VECTORS / f"{name}.jsonl.gz", "rt") as lines:
