@@ -124,5 +124,5 @@ def _want_memory(kernel: Kernel) -> None:
     if pages.nr_free > wanted + pages.watermark_min:
         return
     kernel.reclaim.try_to_free_pages(wanted)
-    if pages.nr_free <= wanted:
+    if pages.nr_free <= pages.watermark_min:
         raise KernelError(Errno.ENOMEM, "no room for what is on the swap area")
