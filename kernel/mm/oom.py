@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kernel.abi.errno import Errno, KernelError
 from kernel.abi.signal import SIGKILL
 from kernel.mm.memory import zap_page_range
 from kernel.mm.types import PAGE_SHIFT, VM_PFNMAP, VM_SHARED, MmStruct
@@ -66,6 +67,17 @@ class OomKiller:
         if task is self.kernel.init_task or task.signal.flags & SIGNAL_UNKILLABLE or task.vfork_done is not None:
             return None
         return mm.rss + mm.swap_pages + mm.pt.nr_tables + adj * (self._total_pages() // 1000)
+
+    def mrelease(self, task: Task) -> None:
+        """process_mrelease(2).  KernelError: ESRCH (no memory any more), EINVAL (not dying)."""
+        mm = _mm_of(task)
+        if mm is None:
+            raise KernelError(Errno.ESRCH, "process has no memory")
+        if mm.id in self._reaped:
+            return
+        if not all(_is_dying(other) for other in self._processes() if _mm_of(other) is mm):
+            raise KernelError(Errno.EINVAL, "process is not about to die")
+        self._reap(task, mm)
 
     def oom_score(self, task: Task) -> int:
         """/proc/PID/oom_score: 0 to about 2000, 666 for a process without memory."""
@@ -129,6 +141,10 @@ class OomKiller:
         self._reaped.add(mm.id)
         if can_reap:
             self._reap(victim, mm)
+            kernel.log(
+                f"oom_reaper: reaped process {victim.pid} ({victim.comm}), now anon-rss:{_kb(mm.rss_anon)}kB, "
+                f"file-rss:{_kb(mm.rss_file)}kB, shmem-rss:{_kb(mm.rss_shmem)}kB"
+            )
             if current is not None:
                 who.exit_work |= TIF_NEED_RESCHED  # let the victim go
 
@@ -140,10 +156,6 @@ class OomKiller:
                 nr_pages += zap_page_range(vma, vma.vm_start, vma.vm_end)
         if OOM_REAP.on:
             OOM_REAP.emit(victim, nr_pages)
-        self.kernel.log(
-            f"oom_reaper: reaped process {victim.pid} ({victim.comm}), now anon-rss:{_kb(mm.rss_anon)}kB, "
-            f"file-rss:{_kb(mm.rss_file)}kB, shmem-rss:{_kb(mm.rss_shmem)}kB"
-        )
 
     # ---- what the log says --------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kernel.abi.errno import KernelError
+from kernel.abi.errno import Errno, KernelError
 from kernel.abi.signal import SIGKILL
 from kernel.clock import Clock
 from kernel.hardware import NullHardware
@@ -19,7 +19,7 @@ from kernel.mm.rmap.check_memory import check_memory
 from kernel.mm.types import PAGE_SIZE
 from kernel.profile import resolve_profile
 from kernel.task.fork import spawn_task
-from kernel.task.signal import fatal_signal_pending
+from kernel.task.signal import fatal_signal_pending, send_sig
 from kernel.task.task import TIF_NEED_RESCHED, Task
 from mmu.physmem import PhysMem
 from tests.kernel.fakes import FakeFile, FakeInode, map_file
@@ -205,6 +205,21 @@ def test_nobody_to_kill(kernel: Kernel) -> None:
     with pytest.raises(KernelError):
         while True:
             kernel.pages.alloc_page()
+
+
+def test_process_mrelease(kernel: Kernel) -> None:
+    task = make_task(kernel, "task", 50)
+    with pytest.raises(KernelError) as failure:
+        kernel.oom.mrelease(task)
+    assert failure.value.errno == Errno.EINVAL, "not dying"
+    send_sig(task, SIGKILL, group=True)
+    kernel.oom.mrelease(task)
+    assert task.mm is not None and task.mm.rss_anon == 0
+    assert not check_memory(kernel)
+    task.mm = None
+    with pytest.raises(KernelError) as failure:
+        kernel.oom.mrelease(task)
+    assert failure.value.errno == Errno.ESRCH
 
 
 def test_a_fault_without_memory_kills_and_yields(kernel: Kernel) -> None:
