@@ -34,7 +34,8 @@ def _legend() -> str:
     "--events",
     multiple=True,
     metavar="KIND,...",
-    help="What to trace: faults, syscalls, mm, rmap, swap, sched, signal, tlb.  [default: faults]",
+    help="What to trace: faults, syscalls, mm, rmap, swap, sched, signal, tlb; areas and counters of every address "
+    "space whenever they change; all.  [default: faults]",
 )
 @click.option(
     "--format",
@@ -121,6 +122,8 @@ def _categories(events: tuple[str, ...]) -> list[str]:
 
     known = known_categories()
     chosen = _words(events) or ["faults"]
+    if "all" in chosen:
+        return known
     for name in chosen:
         if name not in known:
             raise click.BadParameter(f"no events {name!r}; there are {', '.join(known)}", param_hint="-e")

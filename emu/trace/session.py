@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from emu.trace.calls import Call
 from emu.trace.records import SCHEMA_VERSION, Record, Recorder
+from emu.trace.spaces import CATEGORIES as SPACE_CATEGORIES
+from emu.trace.spaces import SpaceTracker
 from emu.version import __version__
 from kernel.syscalls.table import BY_NAME
 from kernel.trace import Probe, Tracepoint, tracepoints
@@ -77,8 +79,8 @@ class Filter:
 
 
 def known_categories() -> list[str]:
-    """The categories that have tracepoints in this kernel."""
-    return [name for name, prefixes in CATEGORIES.items() if any(map(tracepoints, prefixes))]
+    """The categories that have tracepoints in this kernel, and those that are told of address spaces."""
+    return [name for name, prefixes in CATEGORIES.items() if any(map(tracepoints, prefixes))] + list(SPACE_CATEGORIES)
 
 
 def syscalls_named(words: Iterable[str]) -> frozenset[str]:
@@ -106,7 +108,8 @@ class TraceSession:
         self._filter = condition or Filter()
         self._recorder = Recorder(kernel)
         self._attached: list[tuple[Tracepoint, Probe]] = []
-        self._pending: dict[Task, tuple[Call, int]] = {}  # calls under way, and their numbers
+        self._tracker = SpaceTracker(kernel, frozenset(categories), self._write)
+        self._pending: dict[Task, tuple[Call, int, int]] = {}  # calls under way: their numbers, when they began
         self._last_n = 0
 
     def start(self, argv: Sequence[str], machine: Mapping[str, Any]) -> None:
@@ -126,18 +129,21 @@ class TraceSession:
             probe = self._probe_for(tracepoint)
             tracepoint.attach(probe)
             self._attached.append((tracepoint, probe))
+        if not set(SPACE_CATEGORIES).isdisjoint(self.categories):
+            self._tracker.attach()
 
     def finish(self, status: int | None) -> None:
         """Switch the tracepoints off and write the end; ``status`` is the guest's, None when the run was cut short."""
         for tracepoint, probe in self._attached:
             tracepoint.detach(probe)
         self._attached.clear()
+        self._tracker.detach()
         for task in list(self._pending):
             self._abandon(task, "? <unfinished ...>")
         self._sink.end({"type": "end", "status": status, "counts": dict(sorted(self.counts.items()))})
 
     def _chosen(self) -> list[Tracepoint]:
-        prefixes = tuple(prefix for name in self.categories for prefix in CATEGORIES[name])
+        prefixes = tuple(prefix for name in self.categories for prefix in CATEGORIES.get(name, ()))
         names = _WITH_SYSCALLS if "syscalls" in self.categories else ()
         return [point for point in tracepoints() if point.name.startswith(prefixes) or point.name in names]
 
@@ -156,12 +162,12 @@ class TraceSession:
         self._write(self._recorder.fault(values, self.counts["fault"] + 1))
 
     def _on_enter(self, point: Tracepoint, values: Mapping[str, Any]) -> None:
-        self._pending[values["task"]] = (self._recorder.enter(values), values["nr"])
+        self._pending[values["task"]] = (self._recorder.enter(values), values["nr"], self.kernel.clock.now_ns())
 
     def _on_exit(self, point: Tracepoint, values: Mapping[str, Any]) -> None:
-        call, _ = self._pending.pop(values["task"], (None, 0))
+        call, _, start_ns = self._pending.pop(values["task"], (None, 0, 0))
         if call is not None:
-            self._write(self._recorder.syscall(call, values))
+            self._write(self._recorder.syscall(call, values) | {"start_ns": start_ns})
 
     def _on_signal(self, point: Tracepoint, values: Mapping[str, Any]) -> None:
         self._write(self._recorder.signal(values))
@@ -178,8 +184,8 @@ class TraceSession:
     def _abandon(self, task: Task, result_text: str = "?") -> None:
         """The call that ``task`` is in will not return."""
         if task in self._pending:
-            call, nr = self._pending.pop(task)
-            self._write(self._recorder.unfinished(call, nr, result_text))
+            call, nr, start_ns = self._pending.pop(task)
+            self._write(self._recorder.unfinished(call, nr, result_text) | {"start_ns": start_ns})
 
     def _write(self, record: Record) -> None:
         self.counts[record["type"]] += 1

@@ -152,6 +152,24 @@ def event_line(record: Mapping[str, Any]) -> str:
     return f"{_prefix(record)}{record['event']} {fields}".rstrip()
 
 
+def areas_line(record: Mapping[str, Any]) -> str:
+    """One line for each area: ``+`` is new or has changed, ``-`` is gone (by its first address)."""
+    prefix = f"{_prefix(record)}mm #{record['mm']}"
+    if record["gone"]:
+        return f"{prefix} gone"
+    lines = [f"{prefix} - {int(start, 16):08x}" for start in record["removed"]]
+    for area in record["added"]:
+        anon_vma = "" if area["anon_vma"] is None else f"  anon_vma #{area['anon_vma']}"
+        start, end = int(area["start"], 16), int(area["end"], 16)
+        lines.append(f"{prefix} + {start:08x}-{end:08x} {area['perms']} {area['name']}{anon_vma}")
+    return "\n".join(lines)
+
+
+def counters_line(record: Mapping[str, Any]) -> str:
+    names = ("rss_anon", "rss_file", "rss_shmem", "swap", "page_tables", "areas", "free", "swap_used")
+    return f"{_prefix(record)}mm #{record['mm']} " + " ".join(f"{name}={record[name]}" for name in names)
+
+
 def _field(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_field, value))}]"
@@ -167,4 +185,6 @@ _LINES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "signal": signal_line,
     "exit": exit_line,
     "event": event_line,
+    "areas": areas_line,
+    "counters": counters_line,
 }
