@@ -27,6 +27,7 @@ from mmu.physmem import PhysMem
 
 if TYPE_CHECKING:
     from emu.stats import Recorder
+    from kernel.mm.rmap.history import History
     from kernel.task.task import Task
 
 PAGE_SIZE = 4096
@@ -126,6 +127,7 @@ class Machine:
         self.entry = Entry(kernel)
         self.cpu.on_syscall = self.entry.on_syscall
         self.cpu.on_page_fault = self.entry.on_page_fault
+        self._history: History | None = None
         if config.check:
             self._switch_checks_on(config.check)
         self.init: Task | None = None
@@ -158,7 +160,10 @@ class Machine:
     def _switch_checks_on(self, every: int) -> None:
         from kernel.mm.rmap.check import check_all
         from kernel.mm.rmap.check_memory import check_memory
+        from kernel.mm.rmap.history import History, report
 
+        self._history = history = History()
+        history.attach()
         nr_checks = 0
 
         def check() -> None:
@@ -168,7 +173,7 @@ class Machine:
                 violations += check_all(self.kernel)
             nr_checks += 1
             if violations:
-                raise CheckFailed("\n".join(map(str, violations)))
+                raise CheckFailed(report(violations, history))
 
         self.kernel.check_every = every
         self.entry.check = check
@@ -306,6 +311,8 @@ class Machine:
         """Give the engine and the host's files back; the machine cannot run any more."""
         if self.recorder is not None:
             self.recorder.detach()
+        if self._history is not None:
+            self._history.detach()
         if self.config.swap is not None:
             self.swap_device.close()
         self.cpu.close()

@@ -245,3 +245,27 @@ def test_writable_bits_of_swapped_neighbours_do_not_confuse() -> None:
     machine = Machine()
     machine.set_pte(BASE + 100 * PAGE_SIZE, lambda pte: pte & ~PTE_W)
     assert check_memory(machine.kernel) == []
+
+
+def test_the_history_of_what_is_broken() -> None:
+    from kernel.mm.fault import touch
+    from kernel.mm.rmap.history import History, report
+
+    history = History()
+    history.attach()
+    try:
+        machine = Machine()
+        touch(machine.child, BASE, write=True)
+    finally:
+        history.detach()
+    pfn = machine.own
+    machine.pages.index[pfn] += 1
+    violations = check_memory(machine.kernel)
+    text = report(violations, history).splitlines()
+    assert text[0].startswith(f"rmap-found: pfn {pfn:#x} ")
+    assert any(
+        "exceptions:page_fault_user vaddr=0x10064000" in line and f"kind=anonymous result=0 pfn={pfn:#x}" in line
+        for line in text[1:]
+    )
+    assert len(text) <= 17
+    assert report(violations, None) == str(violations[0])
