@@ -1,4 +1,4 @@
-"""One instruction as text, by capstone.  The only module that imports capstone, and only when first asked.
+"""One instruction as text, by capstone.  Imports capstone only when first asked (as emu/cpu/operands.py does).
 
 Intel syntax, as ``objdump -M intel`` and the processor manuals write it; a rip-relative operand is followed by the
 address it means, as objdump does it.

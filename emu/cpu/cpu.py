@@ -18,6 +18,7 @@ import ctypes
 import struct
 from collections.abc import Callable
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from emu.cpu import layout
 from emu.cpu import unicorn_abi as abi
@@ -41,6 +42,9 @@ from kernel.hardware import Registers
 from mmu import walker
 from mmu.paging import PF_INSTR, PF_WRITE, VECTOR_GP
 from mmu.physmem import PhysMem
+
+if TYPE_CHECKING:
+    from emu.cpu.debug import DebugUnit
 
 _U64 = 0xFFFF_FFFF_FFFF_FFFF
 _RAX, _RCX, _RDX, _R11 = 0, 1, 2, 11
@@ -108,12 +112,12 @@ class Cpu:
         self._tick_block = TickBlock()
         self.count = memoryview(self._tick_block).cast("B").cast("q")
         """``count[0]``: blocks left of the slice; negative when it is over."""
-        self._stubs = make_stubs() if tick is Tick.BLOCKS else None
+        self.stubs = make_stubs() if tick is Tick.BLOCKS else None
         """Kept: the engine calls into their memory."""
-        self.tick = Tick.KERNEL_ENTRIES if self._stubs is None else Tick.BLOCKS
-        if self._stubs is not None:
+        self.tick = Tick.KERNEL_ENTRIES if self.stubs is None else Tick.BLOCKS
+        if self.stubs is not None:
             # Before anything is translated: a block translated without the hook would never count.
-            tick_stub = self._stubs.tick(self.engine.function_address("uc_emu_stop"))
+            tick_stub = self.stubs.tick(self.engine.function_address("uc_emu_stop"))
             self.engine.add_hook(abi.HOOK_BLOCK, tick_stub, user_data=ctypes.addressof(self._tick_block))
 
         self.fxsave = FxsaveCodec()
@@ -150,6 +154,10 @@ class Cpu:
         self._stale_code: list[int] = []
         self._faults_to_tlb_check = _FAULTS_PER_TLB_CHECK
         self._instructions = FaultingInstructions(physmem)
+        self.debug: DebugUnit | None = None
+        """Breakpoints, watchpoints and single step; None until somebody debugs."""
+        self.state_address = booted.state_address
+        """Host address of the engine's state."""
         self._add_hooks(booted.state_address)
 
     def _add_hooks(self, state_address: int) -> None:
@@ -157,8 +165,8 @@ class Cpu:
         engine.add_hook(abi.HOOK_INTR, IntrCallback(self._on_interrupt))
         engine.add_hook(abi.HOOK_INSN_INVALID, ValueInsnCallback(self._on_invalid_instruction))
         # System calls come first: the engine goes through all hooks on instructions in this order.
-        if self._stubs is not None:
-            self._add_native_hooks(self._stubs, state_address)
+        if self.stubs is not None:
+            self._add_native_hooks(self.stubs, state_address)
         else:
             self._plain = PlainHooks(self)
         engine.add_hook(abi.HOOK_INSN, ValueInsnCallback(self._on_rdtsc), instruction=abi.INS_RDTSC)
@@ -217,6 +225,13 @@ class Cpu:
 
     def new_registers(self) -> Registers:
         return CpuRegisters(self, self.pristine_context)
+
+    def enable_debug(self, on_breakpoint: Callable[[int], bool]) -> DebugUnit:
+        """Debug facilities (``debug.py``).  EngineError where this host cannot have them."""
+        from emu.cpu.debug import DebugUnit
+
+        self.debug = DebugUnit(self, on_breakpoint)
+        return self.debug
 
     # Running --------------------------------------------------------------------------------------------------------
 
@@ -403,6 +418,8 @@ class Cpu:
         try:
             ints = self._i
             ints[self._old_exception_int] = -1
+            if self.debug is not None and not ints[self._is_int_int] and self.debug.takes_interrupt(vector):
+                return
             if vector == _VECTOR_PF and not ints[self._is_int_int]:
                 self._page_fault()
             else:
@@ -447,8 +464,8 @@ class Cpu:
     def _exception(self, vector: int, is_int: bool) -> None:
         rip = self.words[self.rip_word]
         if not is_int:
-            if self._instructions.kind(self._cr3, rip) & FLAGS_FIRST:
-                self._recover_flags(rip)
+            if vector != Vector.DEBUG and self._instructions.kind(self._cr3, rip) & FLAGS_FIRST:
+                self._recover_flags(rip)  # after a trap the instruction at RIP has not begun
             self.stop_for(StopReason.EXCEPTION, vector, self._i[self._error_code_int])
         elif vector in _OPEN_GATES:
             self.stop_for(StopReason.EXCEPTION, vector)

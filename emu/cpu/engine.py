@@ -257,6 +257,10 @@ class Engine:
         """Forget translations of the frame that is mapped, executable for this CPL, at ``vaddr``."""
         self._ctl(abi.CTL_TB_REMOVE_CACHE, _c_uint64(vaddr), _c_uint64(vaddr + nr_bytes))
 
+    def forget_all_code(self) -> None:
+        """Translate everything anew.  Only while the engine does not run."""
+        self._ctl(abi.CTL_TB_FLUSH)
+
     def function_address(self, name: str) -> int:
         """The host address of a function of the library, for native code."""
         return ctypes.cast(getattr(self.lib, name), _c_void_p).value or 0

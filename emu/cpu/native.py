@@ -1,11 +1,12 @@
 """A few bytes of host machine code for what Python is too slow, or unable, to do inside the engine.
 
-Three stubs, for x86-64 hosts with the System V calling convention:
+Four stubs, for x86-64 hosts with the System V calling convention:
 
 ``tick``      the block hook: count a counter down, and stop the engine at the start of the block at which it passes
 zero
 ``fault``     the hook of ``in`` and ``out``: raise #GP as a real processor does in user mode (it leaves by
               ``longjmp``, which may not cross Python's frames)
+``breakpoint``  the hook of one instruction: ask Python, and raise #DB before the instruction if it says so
 ``syscall``   the system-call hook: set RCX and R11 as the instruction does, then call the Python callback
 
 Where executable memory is refused, or on another kind of host, :func:`make_stubs` returns None and ``cpu.py`` makes do
@@ -105,6 +106,28 @@ class NativeStubs:
         return self._place(
             b"\x48\xbf"
             + struct.pack("<Q", env)  # mov rdi, env
+            + b"\xbe"
+            + struct.pack("<I", vector)  # mov esi, vector
+            + b"\x31\xd2"  # xor edx, edx
+            b"\x31\xc9"  # xor ecx, ecx
+            b"\x48\xb8"
+            + struct.pack("<Q", raise_function)  # mov rax, raise_exception_err_ra
+            + b"\xff\xe0"  # jmp rax
+        )
+
+    def breakpoint(self, callback: int, raise_function: int, env: int, vector: int) -> int:
+        """A code hook: ``callback`` (of the same arguments) answers 0 to go on, else ``vector`` is raised."""
+        return self._place(
+            b"\x48\x83\xec\x08"  # sub rsp, 8
+            b"\x48\xb8"
+            + struct.pack("<Q", callback)  # mov rax, callback
+            + b"\xff\xd0"  # call rax
+            b"\x48\x83\xc4\x08"  # add rsp, 8
+            b"\x85\xc0"  # test eax, eax
+            b"\x75\x01"  # jnz raise
+            b"\xc3"  # ret
+            b"\x48\xbf"
+            + struct.pack("<Q", env)  # raise: mov rdi, env
             + b"\xbe"
             + struct.pack("<I", vector)  # mov esi, vector
             + b"\x31\xd2"  # xor edx, edx

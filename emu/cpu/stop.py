@@ -16,6 +16,8 @@ class StopReason(IntEnum):
     """Another exception or a software interrupt; see :attr:`Stop.vector`."""
     REQUESTED = 4
     """:meth:`emu.cpu.Cpu.request_stop` was called."""
+    DEBUG = 5
+    """A breakpoint, watchpoint or single step of the debug unit; the program knows nothing of it."""
 
 
 class Vector(IntEnum):
