@@ -169,7 +169,12 @@ def _mode_of(entry: os.DirEntry[str]) -> int:
 
 
 def _with_path(dirfd: int, name: bytes, function: Callable[[str], T]) -> T:
-    """Run ``function`` on a path that leads to exactly this object, link or not: calls without an *at form need one."""
+    """Run ``function`` on a path that leads to exactly this object, link or not: calls without an *at form need one.
+
+    An empty name is the directory itself.
+    """
+    if not name:
+        return function(f"/proc/self/fd/{dirfd}")
     fd = os.open(_checked(name), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dirfd)
     try:
         return function(f"/proc/self/fd/{fd}")
@@ -200,6 +205,16 @@ class HostDirectory(ReadOnlyHostTree):
     @_kernel_errors
     def fsync(self, fd: int) -> None:
         os.fsync(fd)
+
+    @_kernel_errors
+    def fallocate(self, fd: int, mode: int, offset: int, len_bytes: int) -> None:
+        if _libc().fallocate64(fd, mode, ctypes.c_longlong(offset), ctypes.c_longlong(len_bytes)):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+    @_kernel_errors
+    def seek(self, fd: int, offset: int, whence: int) -> int:
+        return os.lseek(fd, offset, whence)
 
     @_kernel_errors
     def create(self, dirfd: int, name: bytes, mode: int) -> int:
@@ -258,17 +273,23 @@ class HostDirectory(ReadOnlyHostTree):
         self._chmod(dirfd, name, mode)
 
     def _chmod(self, dirfd: int, name: bytes, mode: int) -> None:
-        if stat_module.S_ISLNK(os.stat(_checked(name), dir_fd=dirfd, follow_symlinks=False).st_mode):
+        if name and stat_module.S_ISLNK(os.stat(_checked(name), dir_fd=dirfd, follow_symlinks=False).st_mode):
             raise KernelError(Errno.EOPNOTSUPP, "symbolic links have no mode")
         _with_path(dirfd, name, lambda path: os.chmod(path, mode))
 
     @_kernel_errors
     def chown(self, dirfd: int, name: bytes, uid: int, gid: int) -> None:
-        os.chown(_checked(name), uid, gid, dir_fd=dirfd, follow_symlinks=False)
+        if name:
+            os.chown(_checked(name), uid, gid, dir_fd=dirfd, follow_symlinks=False)
+        else:
+            os.chown(f"/proc/self/fd/{dirfd}", uid, gid)
 
     @_kernel_errors
     def utimens(self, dirfd: int, name: bytes, atime: int, mtime: int) -> None:
-        os.utime(_checked(name), ns=(atime, mtime), dir_fd=dirfd, follow_symlinks=False)
+        if name:
+            os.utime(_checked(name), ns=(atime, mtime), dir_fd=dirfd, follow_symlinks=False)
+        else:
+            os.utime(f"/proc/self/fd/{dirfd}", ns=(atime, mtime))
 
     @_kernel_errors
     def fchmod(self, fd: int, mode: int) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from kernel.abi.errno import Errno, KernelError
+from kernel.abi.fcntl import FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE, SEEK_DATA, SEEK_HOLE
 from kernel.abi.stat import S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK, Kstat, Kstatfs, mode_to_dtype
 from kernel.fs.dcache import Dentry, Path
 from kernel.fs.dirfile import DirFile
@@ -27,7 +28,13 @@ from kernel.fs.inode import DirEntry, Iattr, Inode, SuperBlock
 from kernel.fs.permission import Owner
 from kernel.fs.regular import DataInode, RegularFile
 from kernel.fs.special import open_special
-from kernel.mm.filemap import filemap_write_and_wait, invalidate_mapping_pages, pagecache_isize_extended
+from kernel.mm.filemap import (
+    evict_mapping,
+    filemap_write_and_wait,
+    invalidate_mapping_pages,
+    pagecache_isize_extended,
+    truncate_pagecache_range,
+)
 from kernel.mm.types import PAGE_SHIFT, PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -37,6 +44,7 @@ if TYPE_CHECKING:
 
 HOSTFS_SUPER_MAGIC = 0x00C0FFEE
 MAX_OPEN_DIRS = 128
+Place = tuple[HostDir, bytes]
 
 
 class HostDirSuper(SuperBlock):
@@ -62,9 +70,9 @@ class HostDirSuper(SuperBlock):
         """The inode of a host object, brought up to date."""
         key = (stat.dev, stat.ino)
         inode = self.known.get(key)
-        if inode is None or (inode.i_mode ^ stat.mode) & S_IFMT:
+        if inode is None or inode.i_nlink == 0 or (inode.i_mode ^ stat.mode) & S_IFMT:  # the host reuses numbers
             inode = self.known[key] = self._make(parent, name, stat)
-        inode.place = (parent, name)
+        inode.found_at((parent, name))
         inode.refresh(stat)
         return inode
 
@@ -92,13 +100,28 @@ class HostDirSuper(SuperBlock):
 class _HostInode(Inode):
     """What all objects of a writable directory share: where they are on the host."""
 
-    __slots__ = ("dev", "place")
+    __slots__ = ("dev", "places")
 
     def __init__(self, sb: HostDirSuper, stat: HostStat) -> None:
         super().__init__(sb, stat.ino, stat.mode, stat.uid, stat.gid, stat.rdev)
         self.dev = stat.dev
-        self.place: tuple[HostDir, bytes] | None = None
-        """Parent directory and name; None for the top and for files without a name."""
+        self.places: list[Place] = []
+        """Parent directory and name of each name that we know, the last one seen at the end."""
+
+    @property
+    def place(self) -> Place | None:
+        """Where the object is; None for the top and for files without a name."""
+        return self.places[-1] if self.places else None
+
+    def found_at(self, place: Place) -> None:
+        if not self.places or self.places[-1] != place:
+            if place in self.places:
+                self.places.remove(place)
+            self.places.append(place)
+
+    def lost(self, place: Place) -> None:
+        if place in self.places:
+            self.places.remove(place)
 
     @property
     def host(self) -> HostDirSuper:
@@ -133,6 +156,9 @@ class _HostInode(Inode):
         return self.place[0].fd(), self.place[1]
 
     def setattr(self, attr: Iattr) -> None:
+        if self.place is None and not isinstance(self, HostSubdir):
+            super().setattr(attr)  # removed from the host, still open here
+            return
         tree = self.host.tree
         if attr.size is not None:
             self.truncate(attr.size)
@@ -296,9 +322,34 @@ class HostReg(_HostInode, DataInode):
     def cut(self, size: int) -> None:
         self.host.tree.ftruncate(self.need_fd(True), size)
 
-    def punch(self, first_page: int, last_page: int) -> None:
-        for pgoff in range(first_page, min(last_page + 1, -(-self.i_size // PAGE_SIZE))):
-            self.writepage(pgoff, bytes(PAGE_SIZE))
+    def fallocate(self, mode: int, offset: int, len_bytes: int) -> None:
+        """The host does it; what is cached of a punched or zeroed range is dropped or zeroed."""
+        mapping = self.mapping_if_any
+        if mapping is not None:
+            filemap_write_and_wait(mapping)
+        fd, tree = self.need_fd(True), self.host.tree
+        tree.fallocate(fd, mode, offset, len_bytes)
+        if mapping is not None and mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE):
+            truncate_pagecache_range(mapping, offset, offset + len_bytes)
+        self.i_size = tree.fstat(fd).size
+
+    def next_data(self, pos: int) -> int:
+        return self._seek(pos, SEEK_DATA)
+
+    def next_hole(self, pos: int) -> int:
+        return self._seek(pos, SEEK_HOLE)
+
+    def _seek(self, pos: int, whence: int) -> int:
+        mapping = self.mapping_if_any
+        if mapping is not None:
+            filemap_write_and_wait(mapping)
+        return self.host.tree.seek(self.need_fd(False), pos, whence)
+
+    def evict(self) -> None:
+        """Only what is cached here goes; the file is the host's."""
+        mapping = self.mapping_if_any
+        if mapping is not None:
+            evict_mapping(mapping)
 
     def fsync(self, datasync: bool) -> None:
         super().fsync(datasync)
@@ -353,7 +404,10 @@ class HostSubdir(_HostInode):
         return DirFile(path, self, flags)
 
     def stat(self) -> HostStat | None:
-        return self.dir.stat()
+        return self.dir.stat() if self.i_nlink else None
+
+    def at(self) -> tuple[int, bytes]:
+        return self.dir.fd(), b""
 
     def lookup(self, name: bytes, task: Task | None = None) -> Inode | None:
         stat = self.dir.lstat(name)
@@ -415,7 +469,8 @@ class HostSubdir(_HostInode):
         else:
             assert isinstance(inode, _HostInode)
             tree.link(*inode.at(), self.dir.fd(), name)
-        inode.place = (self.dir, name)
+        assert isinstance(inode, _HostInode)
+        inode.found_at((self.dir, name))
         inode.i_nlink += 1
 
     def unlink(self, name: bytes, inode: Inode) -> None:
@@ -424,13 +479,14 @@ class HostSubdir(_HostInode):
             inode.i_nlink = 0
             return
         self.host.tree.unlink(self.dir.fd(), name)
-        self._lost_name(inode)
+        self._lost_name(inode, (self.dir, name))
 
-    def _lost_name(self, inode: Inode) -> None:
+    @staticmethod
+    def _lost_name(inode: Inode, place: Place) -> None:
         """One of the names of ``inode`` is gone on the host."""
         assert isinstance(inode, _HostInode)
         inode.i_nlink = max(0, inode.i_nlink - 1)
-        inode.place = None
+        inode.lost(place)
 
     def rmdir(self, name: bytes, inode: Inode) -> None:
         if isinstance(inode, HostSubdir) and inode.sockets:
@@ -445,17 +501,20 @@ class HostSubdir(_HostInode):
         if self.sockets.get(name) is inode or (target is not None and new_dir.sockets.get(new_name) is target):
             raise KernelError(Errno.EXDEV, "a socket that only the guest sees cannot be moved")
         self.host.tree.rename(self.dir.fd(), name, new_dir.dir.fd(), new_name, exchange)
+        old, new = (self.dir, name), (new_dir.dir, new_name)
         if target is not None and exchange:
-            _moved(target, self.dir, name)
+            _moved(target, new, old)
         elif isinstance(target, HostSubdir):
             target.i_nlink = 0
         elif target is not None:
-            self._lost_name(target)
-        _moved(inode, new_dir.dir, new_name)
+            self._lost_name(target, new)
+        _moved(inode, old, new)
 
 
-def _moved(inode: Inode, parent: HostDir, name: bytes) -> None:
+def _moved(inode: Inode, old: Place, new: Place) -> None:
     assert isinstance(inode, _HostInode)
-    inode.place = (parent, name)
+    inode.lost(old)
+    inode.found_at(new)
+    parent, name = new
     if isinstance(inode, HostSubdir):
         inode.dir.parent, inode.dir.name = parent, name

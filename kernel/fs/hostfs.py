@@ -68,11 +68,19 @@ class HostTree(Protocol):
 
 
 class WritableHostTree(HostTree, Protocol):
-    """A host tree that the guest may change (``--writable``)."""
+    """A host tree that the guest may change (``--writable``).
+
+    ``chmod``, ``chown``, ``utimens`` and the calls on extended attributes take an empty name for ``dirfd`` itself.
+    """
 
     def pwrite(self, fd: int, offset: int, data: bytes) -> int: ...
     def ftruncate(self, fd: int, size: int) -> None: ...
     def fsync(self, fd: int) -> None: ...
+    def fallocate(self, fd: int, mode: int, offset: int, len_bytes: int) -> None: ...
+    def seek(self, fd: int, offset: int, whence: int) -> int:
+        """SEEK_DATA and SEEK_HOLE."""
+        ...
+
     def create(self, dirfd: int, name: bytes, mode: int) -> int:
         """O_CREAT | O_EXCL: the new file, open for reading and writing."""
         ...

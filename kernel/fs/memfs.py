@@ -9,7 +9,7 @@ it could not give back; only memfds, shared anonymous memory and /dev/shm are sh
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 from kernel.abi.errno import Errno, KernelError
@@ -88,8 +88,15 @@ class MemReg(XattrTable, DataInode):
         self.store.writepage(pgoff, bytes(data))
 
     def reserve(self, pos: int, count: int) -> int:
+        return self._reserve(self.store.reserve, pos, count)
+
+    def allocate(self, pos: int, count: int) -> int:
+        return self._reserve(self.store.allocate, pos, count)
+
+    @staticmethod
+    def _reserve(pages: Callable[[int, int], int], pos: int, count: int) -> int:
         first, last = pos >> PAGE_SHIFT, pos + count - 1 >> PAGE_SHIFT
-        nr = self.store.reserve(first, last)
+        nr = pages(first, last)
         return count if nr > last - first else max(0, (first + nr << PAGE_SHIFT) - pos)
 
     def cut(self, size: int) -> None:

@@ -266,11 +266,11 @@ def path_lookup(
     vfs: Vfs, task: Task | None, dirfd: int, name: bytes, flags: int = LOOKUP_FOLLOW, resolve: int = 0
 ) -> Path:
     """The place that ``name`` leads to, seen from ``dirfd`` (AT_FDCWD: the working directory)."""
+    if not name and not flags & LOOKUP_EMPTY:
+        raise KernelError(Errno.ENOENT, "empty path")
     walk = Walk(vfs, task, dirfd, name, resolve)
     if not name:
-        if flags & LOOKUP_EMPTY:
-            return walk.path
-        raise KernelError(Errno.ENOENT, "empty path")
+        return walk.path
     if flags & LOOKUP_DIRECTORY:
         walk.must_be_dir = True
     return walk.to_end(name, flags & LOOKUP_FOLLOW != 0)
@@ -278,8 +278,8 @@ def path_lookup(
 
 def parent_lookup(vfs: Vfs, task: Task | None, dirfd: int, name: bytes) -> Walk:
     """The walk, stopped at the directory of ``name``'s last component."""
-    walk = Walk(vfs, task, dirfd, name)
     if not name:
         raise KernelError(Errno.ENOENT, "empty path")
+    walk = Walk(vfs, task, dirfd, name)
     walk.to_parent(name)
     return walk

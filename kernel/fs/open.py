@@ -110,9 +110,9 @@ def do_filp_open(
 def _open_create(
     vfs: Vfs, task: Task | None, dirfd: int, name: bytes, flags: int, mode: int, resolve: int
 ) -> File | Generator[Any, Any, File]:
-    walk = Walk(vfs, task, dirfd, name, resolve)
     if not name:
         raise KernelError(Errno.ENOENT, "empty path")
+    walk = Walk(vfs, task, dirfd, name, resolve)
     walk.to_parent(name)
     while True:
         if walk.last_type is not LastType.NORM or walk.must_be_dir:

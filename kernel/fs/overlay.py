@@ -197,6 +197,10 @@ class OvlReg(_Overlaid, MemReg):
         self.mark_dirty()
         return super().reserve(pos, count)
 
+    def allocate(self, pos: int, count: int) -> int:
+        self.mark_dirty()
+        return super().allocate(pos, count)
+
     def listxattr(self) -> list[bytes]:
         self._load_xattrs()
         return super().listxattr()

@@ -72,6 +72,10 @@ class DataInode(Inode):
         """Bytes ``[pos, pos + count)`` are about to be written: how many of them there is space for (ENOSPC: none)."""
         return count
 
+    def allocate(self, pos: int, count: int) -> int:
+        """fallocate of a range: as :meth:`reserve`, for bytes that nobody writes yet."""
+        return self.reserve(pos, count)
+
     def cut(self, size: int) -> None:
         """The file now ends at ``size`` (less or more than before): forget what is kept beyond."""
 
@@ -126,7 +130,7 @@ class DataInode(Inode):
                 raise KernelError(Errno.EPERM, "sealed")
             if mode & FALLOC_FL_ZERO_RANGE:
                 self._zero_range(offset, end)
-            if self.reserve(offset, len_bytes) < len_bytes:
+            if self.allocate(offset, len_bytes) < len_bytes:
                 raise KernelError(Errno.ENOSPC, "file system full")
             if end > self.i_size and not mode & FALLOC_FL_KEEP_SIZE:
                 mapping = self.mapping_if_any
@@ -194,6 +198,8 @@ class RegularFile(SeekableFile):
         return self.mapping
 
     def read(self, task: Task | None, count: int) -> bytes | Blocking[bytes]:
+        if self.f_pos + count > MAX_LFS_FILESIZE:
+            raise KernelError(Errno.EINVAL, "position beyond the largest")
         data = generic_file_read(self.mapping, self.f_pos, count)
         self.f_pos += len(data)
         self._accessed()
@@ -213,6 +219,8 @@ class RegularFile(SeekableFile):
     def write(self, task: Task | None, data: bytes) -> int | Blocking[int]:
         inode = self.data
         pos = inode.i_size if self.f_flags & O_APPEND else self.f_pos
+        if self.f_pos + len(data) > MAX_LFS_FILESIZE:
+            raise KernelError(Errno.EINVAL, "position beyond the largest")
         if task is not None and task.signal.rlimits[RLIMIT_FSIZE][0] != RLIM_INFINITY:
             data = self._limit(task, pos, data)
         if inode.i_mode & (S_ISUID | S_ISGID):

@@ -68,16 +68,17 @@ def do_sendfile(task: Task, out: File, source: File, pos: int | None, count: int
     return done
 
 
-def do_copy_file_range(
-    source: File, pos_in: int, out: File, pos_out: int, count: int
-) -> int:
+def check_copy_kinds(source: File, out: File) -> None:
+    """generic_file_rw_checks(): only regular files."""
+    kinds = [file.f_inode.i_mode & S_IFMT for file in (source, out)]
+    if S_IFDIR in kinds:
+        raise KernelError(Errno.EISDIR, "a directory")
+    if kinds != [S_IFREG, S_IFREG]:
+        raise KernelError(Errno.EINVAL, "not a regular file")
+
+
+def do_copy_file_range(source: File, pos_in: int, out: File, pos_out: int, count: int) -> int:
     """Copy inside one file system; the caller moves the positions."""
-    for file in (source, out):
-        kind = file.f_inode.i_mode & S_IFMT
-        if kind == S_IFDIR:
-            raise KernelError(Errno.EISDIR, "a directory")
-        if kind != S_IFREG:
-            raise KernelError(Errno.EINVAL, "not a regular file")
     if source.f_inode.i_sb is not out.f_inode.i_sb:
         raise KernelError(Errno.EXDEV, "not on the same file system")
     count = max(0, min(count, source.f_inode.i_size - pos_in))

@@ -17,6 +17,9 @@ from kernel.mm.types import PAGE_SHIFT, PAGE_SIZE
 
 ZERO_PAGE = bytes(PAGE_SIZE)
 HOLE = b""
+UNWRITTEN = bytes(bytearray(PAGE_SIZE))
+"""A page that fallocate gave space to: zeros, and still a hole for SEEK_HOLE (known by identity)."""
+assert UNWRITTEN is not ZERO_PAGE
 
 
 class Original(Protocol):
@@ -101,7 +104,7 @@ class FileStore:
         pages, nr_base, space = self.pages, self.nr_base_pages, self.space
         for pgoff in range(first, last + 1):
             if pgoff in pages:
-                if not pages[pgoff]:
+                if not pages[pgoff] or pages[pgoff] is UNWRITTEN:
                     pages[pgoff] = ZERO_PAGE
                 continue
             if space.used >= space.limit:
@@ -110,6 +113,16 @@ class FileStore:
                 space.used += 1
                 pages[pgoff] = ZERO_PAGE
         return last + 1 - first
+
+    def allocate(self, first: int, last: int) -> int:
+        """fallocate: as :meth:`reserve`, but the pages are not data until somebody writes them."""
+        start = max(first, self.nr_base_pages)
+        before = [pgoff for pgoff in range(start, last + 1) if not self.pages.get(pgoff)]
+        got = self.reserve(first, last)
+        for pgoff in before:
+            if pgoff in self.pages:
+                self.pages[pgoff] = UNWRITTEN
+        return got
 
     def truncate(self, size: int) -> None:
         """Nothing at or beyond byte ``size`` is kept."""
@@ -135,7 +148,7 @@ class FileStore:
     def is_data(self, pgoff: int) -> bool:
         """Is the page allocated?  (SEEK_DATA, SEEK_HOLE; the original is taken as one run of data.)"""
         page = self.pages.get(pgoff)
-        return bool(page) if page is not None else pgoff < self.nr_base_pages
+        return bool(page) and page is not UNWRITTEN if page is not None else pgoff < self.nr_base_pages
 
     def next_data(self, pgoff: int, nr_pages: int) -> int:
         """The first allocated page from ``pgoff`` on, or ``nr_pages``."""
@@ -143,7 +156,8 @@ class FileStore:
             if self.is_data(pgoff):
                 return pgoff
             pgoff += 1
-        return min((index for index, page in self.pages.items() if page and index >= pgoff), default=nr_pages)
+        later = [index for index in self.pages if index >= pgoff and self.is_data(index)]
+        return min(later, default=nr_pages)
 
     def next_hole(self, pgoff: int, nr_pages: int) -> int:
         """The first page from ``pgoff`` on that is not allocated, or ``nr_pages``."""

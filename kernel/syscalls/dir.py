@@ -13,6 +13,7 @@ from kernel.abi.fcntl import AT_FDCWD, AT_REMOVEDIR, MAY_EXEC, AtFlags, RenameFl
 from kernel.abi.mount import MountFlags, UmountFlags
 from kernel.abi.stat import S_IFDIR, S_IFMT
 from kernel.fs.dcache import path_text
+from kernel.fs.dirfile import END_OF_DIRECTORY
 from kernel.fs.dirops import do_linkat, do_mkdirat, do_mknodat, do_renameat2, do_rmdir, do_symlinkat, do_unlinkat
 from kernel.fs.do_mount import do_chroot, do_mount, do_pivot_root, do_umount
 from kernel.fs.namei import LOOKUP_DIRECTORY, LOOKUP_FOLLOW, path_lookup
@@ -146,7 +147,8 @@ def _getdents(task: Task, fd: int, dirent: int, count: int, old: bool) -> int:
     records: list[bytes] = []
     room = count
     while pos < len(entries):
-        record = _dirent(entries[pos], pos + 1) if old else _dirent64(entries[pos], pos + 1)
+        following = pos + 1 if pos + 1 < len(entries) else END_OF_DIRECTORY
+        record = _dirent(entries[pos], following) if old else _dirent64(entries[pos], following)
         if len(record) > room:
             if not records:
                 raise KernelError(Errno.EINVAL, "buffer too small for one entry")
@@ -156,7 +158,7 @@ def _getdents(task: Task, fd: int, dirent: int, count: int, old: bool) -> int:
         pos += 1
     if records:
         copy_to_user(user_mm(task), dirent, b"".join(records))
-    file.f_pos = pos
+    file.f_pos = pos if pos < len(entries) else END_OF_DIRECTORY
     return count - room
 
 

@@ -161,6 +161,8 @@ def _pread_vector(task: Task, file: File, vector: list[Iovec], pos: int) -> int:
         pos += len(data)
         return data
 
+    if pos + total_length(vector) > MAX_LFS_FILESIZE:
+        raise KernelError(Errno.EINVAL, "position beyond the largest")
     saved = file.f_pos  # store_read may give bytes back by moving it
     try:
         return read_in_parts(task, file, vector, step)
@@ -169,6 +171,8 @@ def _pread_vector(task: Task, file: File, vector: list[Iovec], pos: int) -> int:
 
 
 def _pwrite_vector(task: Task, file: File, vector: list[Iovec], pos: int) -> int:
+    if pos + total_length(vector) > MAX_LFS_FILESIZE:
+        raise KernelError(Errno.EINVAL, "position beyond the largest")
     done = 0
     for base, length in vector:
         offset = 0

@@ -11,7 +11,8 @@ from kernel.abi.errno import Errno, KernelError
 from kernel.abi.fcntl import FMODE_PREAD, FMODE_PWRITE, FMODE_READ, FMODE_WRITE, MAX_RW_COUNT, O_APPEND, SpliceFlags
 from kernel.fs.file import File
 from kernel.fs.pipe import PipeFile
-from kernel.fs.splice import do_copy_file_range, do_sendfile, do_splice, do_tee
+from kernel.fs.regular import MAX_LFS_FILESIZE
+from kernel.fs.splice import check_copy_kinds, do_copy_file_range, do_sendfile, do_splice, do_tee
 from kernel.fs.uio import CHUNK, gather, import_iovec, store_read, total_length, user_mm
 from kernel.mm.usercopy import get_user_i64, put_user_u64
 from kernel.syscalls.table import Fd, Size, UInt, ULong, UserAddr, syscall
@@ -45,9 +46,9 @@ def sys_sendfile(task: Task, out_fd: Fd, in_fd: Fd, offset: UserAddr, count: Siz
     """Copy from a file to a descriptor."""
     source = _file(task, in_fd, FMODE_READ)
     pos = _position(task, source, offset, FMODE_PREAD)
+    if count >> 63 or (source.f_pos if pos is None else pos) + count > MAX_LFS_FILESIZE:
+        raise KernelError(Errno.EINVAL, "count is negative as a ssize_t, or beyond the largest position")
     out = _file(task, out_fd, FMODE_WRITE)
-    if count >> 63:
-        raise KernelError(Errno.EINVAL, "count is negative as a ssize_t")
     done = yield from do_sendfile(task, out, source, pos, min(count, MAX_RW_COUNT))
     if pos is not None:
         put_user_u64(user_mm(task), offset, pos + done)
@@ -65,6 +66,7 @@ def sys_copy_file_range(
     pos_out = _position(task, out, off_out, FMODE_PWRITE)
     if flags:
         raise KernelError(Errno.EINVAL, "unknown flags")
+    check_copy_kinds(source, out)
     if not source.readable or not out.writable or out.f_flags & O_APPEND:
         raise KernelError(Errno.EBADF, "descriptors not open for that, or O_APPEND")
     start_in = source.f_pos if pos_in is None else pos_in
