@@ -49,7 +49,7 @@ from kernel.mm.types import (
     Vma,
 )
 from kernel.trace import Tracepoint
-from mmu.paging import PF_INSTR, PF_WRITE, PTE_A, PTE_D, PTE_P, PTE_PFN_MASK, PTE_W
+from mmu.paging import PF_INSTR, PF_PROT, PF_WRITE, PTE_A, PTE_D, PTE_P, PTE_PFN_MASK, PTE_W
 from mmu.walker import EXECUTE, READ, WRITE, PageFault, walk
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ class Served(NamedTuple):
     old_pfn: int | None = None
 
 
+_FETCH_PRESENT = PF_INSTR | PF_PROT
 _BAD_ACCESS = Served(SIGSEGV_ACCERR, "bad")
 _BUS_ERROR = Served(SIGBUS_ADRERR, "bad")
 _OUT_OF_MEMORY = Served(OOM, "bad")
@@ -102,7 +103,7 @@ _ANON_PROT = [(prot | PTE_W | PTE_D) if prot & PTE_P else prot for prot in PROTE
 
 
 def handle_mm_fault(mm: MmStruct, vaddr: int, access: int, ip: int = 0) -> FaultResult:
-    """Serve the fault of an access to ``vaddr``; ``access`` is the error code (only PF_WRITE and PF_INSTR count).
+    """Serve the fault of an access to ``vaddr``; ``access`` is the error code (PF_WRITE, PF_INSTR and PF_PROT count).
 
     MINOR and MAJOR mean: retry the access.  It may fault again (a PTE was changed by reclaim meanwhile).
     """
@@ -189,11 +190,8 @@ def _handle_pte_fault(mm: MmStruct, vma: Vma, vaddr: int, access: int) -> Served
     if access & PF_WRITE:
         if not vm_flags & VM_WRITE:
             return _BAD_ACCESS
-    elif access & PF_INSTR:
-        if not vm_flags & VM_EXEC:
-            return _BAD_ACCESS
-    elif not vm_flags & VM_ACCESS_FLAGS:
-        return _BAD_ACCESS
+    elif not vm_flags & (VM_EXEC if access & _FETCH_PRESENT == _FETCH_PRESENT else VM_ACCESS_FLAGS):
+        return _BAD_ACCESS  # as access_error(): a fetch from an absent page is served like a read, and faults again
 
     index = mm.pt.pte_alloc(vaddr)
     pte = mm.pt.q[index]

@@ -30,7 +30,7 @@ from kernel.mm.types import (
 from kernel.mm.usercopy import copy_from_user, copy_to_user
 from kernel.profile import PROFILES
 from kernel.trace import Tracepoint
-from mmu.paging import PF_INSTR, PF_WRITE, PTE_A, PTE_D, PTE_NX, PTE_P, PTE_W
+from mmu.paging import PF_INSTR, PF_PROT, PF_WRITE, PTE_A, PTE_D, PTE_NX, PTE_P, PTE_W
 from tests.kernel.fakes import (
     RW,
     FakeFile,
@@ -659,4 +659,12 @@ def test_a_stale_translation_is_flushed_not_served(mm: MmStruct, faults: Faults)
     faults.records.clear()
     assert handle_mm_fault(mm, BASE, PF_WRITE) is MINOR
     assert faults.kinds() == ["spurious"] and mm.kernel.hw.nr_flushes > nr_flushes
-    assert handle_mm_fault(mm, BASE, PF_INSTR) is FaultResult.SIGSEGV_ACCERR
+    assert handle_mm_fault(mm, BASE, PF_INSTR | PF_PROT) is FaultResult.SIGSEGV_ACCERR
+
+
+def test_a_fetch_from_an_absent_page_is_refused_only_when_it_is_there(mm: MmStruct, faults: Faults) -> None:
+    """As x86 does it: the error code that the program sees says "present"."""
+    map_anon(mm, BASE, 1)
+    assert handle_mm_fault(mm, BASE, PF_INSTR) is MINOR
+    assert touch(mm, BASE, execute=True) is FaultResult.SIGSEGV_ACCERR
+    assert faults.kinds()[0] == "zero"
