@@ -136,8 +136,8 @@ class World:
         try:
             getattr(self, name)(process)
         except KernelError as error:
-            # EAGAIN: mlock could not fault all its pages in.  EIO: swapoff or a kernel write met a bad page.
-            allowed = {Errno.ENOMEM, Errno.EAGAIN} | ({Errno.EIO} if self.io_errors_allowed else set())
+            # EAGAIN: mlock could not fault all its pages in.  EIO, EFAULT: swapoff, write or mlock met a bad page.
+            allowed = {Errno.ENOMEM, Errno.EAGAIN} | ({Errno.EIO, Errno.EFAULT} if self.io_errors_allowed else set())
             if error.errno not in allowed:
                 raise
             self.nr_oom += 1
