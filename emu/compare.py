@@ -198,16 +198,16 @@ def _run_here(job: Job, argv: Sequence[str]) -> Outcome:
 
 
 def _record_refusals(kernel: Any, refusals: list[dict[str, Any]]) -> None:
-    from emu.trace.explain import Names, refusal_record
+    from emu.trace.explain import refusal_record
     from emu.trace.locate import Locator
     from kernel.mm.rmap.policy import MERGE_REFUSED
 
-    names, locator = Names(), Locator(kernel)
+    locator = Locator(kernel)
     fields = MERGE_REFUSED.fields
 
     def probe(_point: Any, values: tuple[Any, ...]) -> None:
         if len(refusals) < MAX_REFUSALS_KEPT:
-            refusals.append(refusal_record(dict(zip(fields, values, strict=True)), names, locator))
+            refusals.append(refusal_record(dict(zip(fields, values, strict=True)), locator))
 
     MERGE_REFUSED.attach(probe)
 

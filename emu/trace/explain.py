@@ -53,22 +53,6 @@ _FLAG_NAMES = {
 }
 
 
-class Names:
-    """Numbers for objects that have none, in the order in which they are first shown: anon_vma #1, #2 ..."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[int, int] = {}
-        self._kept: list[Any] = []  # so that no address is used twice
-
-    def number(self, thing: Any) -> int | None:
-        if thing is None:
-            return None
-        if id(thing) not in self._numbers:
-            self._kept.append(thing)
-            self._numbers[id(thing)] = len(self._kept)
-        return self._numbers[id(thing)]
-
-
 def permission_text(vm_flags: int) -> str:
     """``rw-p``."""
     letters = "".join(c if vm_flags & bit else "-" for c, bit in zip("rwx", (VM_READ, VM_WRITE, VM_EXEC), strict=True))
@@ -82,7 +66,7 @@ def flag_names(vm_flags: int) -> list[str]:
     return names + ([f"{rest:#x}"] if rest else [])
 
 
-def refusal_record(values: Mapping[str, Any], names: Names, locator: Locator) -> dict[str, Any]:
+def refusal_record(values: Mapping[str, Any], locator: Locator) -> dict[str, Any]:
     """The values of ``mm:merge_refused`` as plain data; ``lower`` and ``upper`` are the two areas by address."""
     mm, area, near = values["mm"], values["area"], values["near"]
     wanted = {
@@ -90,7 +74,7 @@ def refusal_record(values: Mapping[str, Any], names: Names, locator: Locator) ->
         "end": f"{area.vm_end:#x}",
         "perms": permission_text(area.vm_flags),
         "pgoff": area.vm_pgoff,
-        "anon_vma": names.number(values["anon_vma"]),
+        "anon_vma": _number(values["anon_vma"]),
         "is_new": area.source is None,
         "first_write": _write_record(values["first_write"], mm, locator) if values["anon_vma"] is not None else None,
     }
@@ -99,7 +83,7 @@ def refusal_record(values: Mapping[str, Any], names: Names, locator: Locator) ->
         "end": f"{near.vm_end:#x}",
         "perms": permission_text(near.vm_flags),
         "pgoff": near.vm_pgoff,
-        "anon_vma": names.number(values["near_anon_vma"]),
+        "anon_vma": _number(values["near_anon_vma"]),
         "is_new": False,
         "first_write": _write_record(values["near_first_write"], mm, locator)
         if values["near_anon_vma"] is not None
@@ -108,11 +92,17 @@ def refusal_record(values: Mapping[str, Any], names: Names, locator: Locator) ->
     lower, upper = (other, wanted) if near.vm_start < area.vm_start else (wanted, other)
     difference = area.vm_flags ^ near.vm_flags
     return {
+        "mm": mm.id,
         "reason": values["reason"],
         "lower": lower,
         "upper": upper,
         "differing_flags": flag_names(difference) if values["reason"] == "flags" else [],
     }
+
+
+def _number(anon_vma: Any) -> int | None:
+    """As every view numbers it: by birth, the same every run."""
+    return None if anon_vma is None else int(anon_vma.id)
 
 
 def _write_record(first: FirstWrite | None, mm: Any, locator: Locator) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from emu.trace.calls import Call
-from emu.trace.explain import Names, refusal_record
+from emu.trace.explain import refusal_record
 from emu.trace.locate import Locator, permissions
 from emu.trace.printer import CallPrinter, unknown_call
 from emu.trace.quote import pointer
@@ -54,7 +54,6 @@ class Recorder:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self._locator = Locator(kernel)
-        self._names = Names()
         self._printers: dict[str, CallPrinter] = {}
 
     def _head(self, kind: str, task: Task | None) -> Record:
@@ -82,6 +81,8 @@ class Recorder:
             ip = task.regs.read(Reg.RIP)
         mm = task.mm if task is not None else None
         record["code"] = self._code(mm, ip)
+        where = vma.vm_mm if vma is not None else mm  # exec writes to an mm that is not its task's yet
+        record["mm"] = None if where is None else where.id
         record["pfn"] = values["pfn"]
         record["old_pfn"] = values["old_pfn"]
         return record
@@ -219,7 +220,7 @@ class Recorder:
         record = self._head("event", task if isinstance(task, Task) else self._kernel.current)
         record["event"] = name
         if name == MERGE_REFUSED.name:
-            record["fields"] = refusal_record(values, self._names, self._locator)
+            record["fields"] = refusal_record(values, self._locator)
             return record
         record["fields"] = {
             field: self._plain(field, value)
