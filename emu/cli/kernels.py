@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
+from enum import Enum
 
 import click
 
@@ -55,20 +57,16 @@ def _as_json() -> dict[str, object]:
         "schema": 1,
         "default": DEFAULT_KERNEL,
         "kernels": [
-            {
-                "name": profile.name,
-                "description": profile.description,
-                "provenance": profile.provenance,
-                "rmap": profile.rmap,
-                "merge": profile.merge.value,
-                "mprotect": profile.mprotect.value,
-                "mremap": profile.mremap.value,
-                "mlock": profile.mlock.value,
-                "mseal": profile.mseal,
-            }
+            {field.name: _plain(getattr(profile, field.name)) for field in fields(profile)}
             for profile in PROFILES.values()
         ],
         "rmap": RMAP_NOTES,
         "mremap": [rules.value for rules in MremapRules],
         "bugs": {bug.value: BUG_NOTES[bug] for bug in Bug},
     }
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Enum):
+        return value.value
+    return sorted(bug.value for bug in value) if isinstance(value, frozenset) else value
