@@ -1,4 +1,4 @@
-"""Every recorded answer of the historic kernels, and of a running Linux 6.18, is given by the profile that models it."""
+"""Every recorded answer of the historic kernels, and of a running Linux 6.18, is given by the profile of that name."""
 
 from __future__ import annotations
 
