@@ -122,10 +122,13 @@ class SwapSystem:
         self.kernel.total_swap_pages = self.total_swap_pages
 
     def forget(self, area: SwapArea) -> None:
-        """``area`` is off and empty."""
+        """``area`` is off and empty; priorities that nobody chose close up."""
         self.areas[area.swp_type] = None
-        if area.prio == self._least_priority + 1 and not any(a.prio < 0 for a in self.active_areas()):
-            self._least_priority = _LEAST_PRIORITY
+        if area.prio < 0:
+            for other in self._by_priority:
+                if other.prio < area.prio:
+                    other.prio += 1
+            self._least_priority += 1
 
     def vm_swap_full(self) -> bool:
         """Is more than half of swap in use?  Then slots of pages that are in memory are given back."""

@@ -7,6 +7,7 @@ import pytest
 from kernel.abi.errno import Errno, KernelError
 from kernel.mm.page_io import SwapIo
 from kernel.mm.swap import SWAP_OFFSET_MASK, SWAPFILE_CLUSTER, SwapArea, mkswap, read_swap_header
+from kernel.mm.swapoff import do_swapoff
 from kernel.mm.types import PAGE_SIZE
 from kernel.mm.vmstat import swaps_text
 from tests.kernel.swapfakes import MemoryDevice, make_swap_kernel
@@ -113,12 +114,22 @@ def test_default_priorities_fall() -> None:
     assert [area.prio for area in areas] == [-2, -3, -4]
 
 
+def test_default_priorities_close_up_after_swapoff() -> None:
+    kernel = make_swap_kernel(swap_pages=0)
+    swap = kernel.swap
+    chosen = swap.swapon_device(MemoryDevice(10), b"/dev/chosen", 3)
+    first, second, third = (swap.swapon_device(MemoryDevice(10), b"/dev/%d" % i) for i in range(3))
+    do_swapoff(kernel, second)
+    do_swapoff(kernel, chosen)
+    assert [first.prio, third.prio] == [-2, -3]
+    assert swap.swapon_device(MemoryDevice(10), b"/dev/new").prio == -4
+
+
 def test_types_are_used_again() -> None:
     kernel = make_swap_kernel(swap_pages=10)
     swap = kernel.swap
     second = swap.swapon_device(MemoryDevice(10), b"/dev/b")
-    swap.clear_writeok(kernel.area)
-    swap.forget(kernel.area)
+    do_swapoff(kernel, kernel.area)
     third = swap.swapon_device(MemoryDevice(10), b"/dev/c")
     assert (second.swp_type, third.swp_type) == (1, 0)
     assert swap.total_swap_pages == 18
