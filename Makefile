@@ -50,6 +50,7 @@ test: $(DEV_STAMP)
 
 proof: $(DEV_STAMP)
 	@$(BIN)/python -m pytest -q -n auto -m 'proof or hypothesis' --hypothesis-profile=proof
+	@$(BIN)/python -m tests.differential.proof
 
 bench: $(DEV_STAMP)
 	@$(BIN)/python -m tests.bench
