@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the process's own) and return the exit status."""
-    from emu.cli.app import run
-
+    try:
+        from emu.cli.app import run
+    except KeyboardInterrupt:  # while everything is still being loaded
+        return 130
     return run(argv)

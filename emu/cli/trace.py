@@ -6,7 +6,7 @@ import contextlib
 import sys
 import textwrap
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import click
 
@@ -170,8 +170,36 @@ def _output(path: str | None) -> Iterator[BinaryIO]:
         file = open(path, "wb")  # noqa: SIM115 - closed below; the error is about opening only
     except OSError as error:
         raise CommandError(f"-o {path}: {error.strerror}") from error
-    with file:
-        yield file
+    checked = _CheckedFile(file, path)
+    try:
+        yield cast(BinaryIO, checked)
+        checked.flush()
+    finally:
+        with contextlib.suppress(OSError):  # said already
+            file.close()
+
+
+class _CheckedFile:
+    """A full disk ends the run with a message that names the file."""
+
+    def __init__(self, file: BinaryIO, path: str) -> None:
+        self._file = file
+        self._path = path
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            raise self._named(error) from error
+
+    def flush(self) -> None:
+        try:
+            self._file.flush()
+        except OSError as error:
+            raise self._named(error) from error
+
+    def _named(self, error: OSError) -> Exception:
+        return error if isinstance(error, BrokenPipeError) else CommandError(f"-o {self._path}: {error.strerror}")
 
 
 def _sink(form: str, stream: BinaryIO, color: bool) -> Sink:

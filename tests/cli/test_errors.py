@@ -60,6 +60,12 @@ def test_statistics_that_cannot_be_written() -> None:
     assert done.stderr == "pagewalk: --stats: /nonexistent/s.json: No such file or directory\n"
 
 
+def test_a_full_disk() -> None:
+    done = pagewalk("trace", "-o", "/dev/full", "--", HELLO)
+    assert done.returncode == 125
+    assert done.stderr == "pagewalk: -o /dev/full: No space left on device\n"
+
+
 class TestProgramsThatDoNotRun:
     """126 and 127, and one line that says what is wrong with the file."""
 
