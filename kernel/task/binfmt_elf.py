@@ -41,6 +41,7 @@ from kernel.abi.mman import Map
 from kernel.abi.personality import ADDR_NO_RANDOMIZE
 from kernel.abi.rseq import RSEQ_ALIGN, RSEQ_FEATURE_SIZE
 from kernel.fs.file import File, fput
+from kernel.fs.regular import MAX_LFS_FILESIZE
 from kernel.mm.brk import do_brk
 from kernel.mm.mmap import MmapRequest, arch_pick_mmap_layout, do_mmap
 from kernel.mm.munmap import do_munmap
@@ -195,8 +196,10 @@ def _elf_map(mm: MmStruct, file: File, addr: int, phdr: Phdr, prot: int, flags: 
     in_page = phdr.p_vaddr & ~PAGE_MASK
     size = (phdr.p_filesz + in_page + PAGE_SIZE - 1) & PAGE_MASK
     offset = phdr.p_offset - in_page
-    if offset & ~PAGE_MASK or not 0 <= offset < 1 << 62:
+    if offset & ~PAGE_MASK or offset < 0:
         raise KernelError(Errno.EINVAL, "offset and address of a segment differ modulo the page size")
+    if offset + size > MAX_LFS_FILESIZE:
+        raise KernelError(Errno.EOVERFLOW, "a segment lies beyond the largest file")
     if _bad_addr(addr) or size > TASK_SIZE:
         raise KernelError(Errno.ENOMEM, "a segment lies outside user memory")
     addr &= PAGE_MASK
