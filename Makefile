@@ -15,7 +15,8 @@ DEMO := images/faults
 
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
-.PHONY: help demo test proof bench lint clean
+.NOTPARALLEL:
+.PHONY: help bytecode demo test proof bench lint clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -34,7 +35,11 @@ $(DEV_STAMP): pyproject.toml | $(BIN)/python
 	@$(PIP) install --editable '.[dev]'
 	@touch $@ $(RUN_STAMP)
 
-demo: $(RUN_STAMP)
+# Bytecode even where PYTHONDONTWRITEBYTECODE is set: without it every start costs a third of a second more.
+bytecode: $(RUN_STAMP)
+	@$(BIN)/python -m compileall -q emu kernel mmu
+
+demo: bytecode
 	@echo '$$ pagewalk run -- $(DEMO)'
 	@$(BIN)/pagewalk run -- $(DEMO)
 	@echo
@@ -45,14 +50,14 @@ demo: $(RUN_STAMP)
 	  $(BIN)/pagewalk compare -- $$program || test $$? = 1 || exit 1; \
 	done
 
-test: $(DEV_STAMP)
+test: $(DEV_STAMP) bytecode
 	@$(BIN)/python -m pytest -q -n auto
 
-proof: $(DEV_STAMP)
+proof: $(DEV_STAMP) bytecode
 	@$(BIN)/python -m pytest -q -n auto -m 'proof or hypothesis' --hypothesis-profile=proof
 	@$(BIN)/python -m tests.differential.proof
 
-bench: $(DEV_STAMP)
+bench: $(DEV_STAMP) bytecode
 	@$(BIN)/python -m tests.bench
 
 lint: $(DEV_STAMP)

@@ -153,14 +153,18 @@ ROWS: dict[str, Callable[[int], Iterator[Row]]] = {
 }
 
 
-def print_row(row: Row) -> None:
+def print_row(row: Row, markdown: bool) -> None:
     verdict = {True: "met", False: "MISSED", None: ""}[row.met]
-    print(f"{row.name:<34}  {row.value:<36}  {row.target:<17}  {verdict:<6}  {row.others}".rstrip(), flush=True)
+    if markdown:
+        print(f"| {row.name} | {row.value} | {row.target} | {verdict} | {row.others} |", flush=True)
+    else:
+        print(f"{row.name:<36}  {row.value:<34}  {row.target:<16}  {verdict:<6}  {row.others}".rstrip(), flush=True)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--runs", type=int, default=3, help="runs of each measurement; the median counts")
+    parser.add_argument("--markdown", action="store_true", help="print the table as the README has it")
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"which rows: {', '.join(ROWS)} (default: all)")
     options = parser.parse_args()
     unknown = [name for name in options.rows if name not in ROWS]
@@ -169,11 +173,14 @@ def main() -> int:
     if not available(QEMU_USER):
         print("qemu-user is not installed: its columns are left out", file=sys.stderr)
     print(f"CPU time, median of {options.runs} runs in turns, start-up taken off (but for hello).")
-    print_row(Row("", "pagewalk", "target", None, "others, in the same run"))
+    if options.markdown:
+        print("\n| | pagewalk | target | | others, in the same run |\n|---|---|---|---|---|")
+    else:
+        print_row(Row("", "pagewalk", "target", None, "others, in the same run"), False)
     try:
         for name in options.rows or ROWS:
             for row in ROWS[name](options.runs):
-                print_row(row)
+                print_row(row, options.markdown)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1

@@ -43,6 +43,10 @@ def available(contender: Contender) -> bool:
     return not contender.prefix or shutil.which(contender.prefix[0]) is not None
 
 
+_ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+"""As in a shell: bytecode is written and used."""
+
+
 @dataclass(frozen=True)
 class Sample:
     cpu_s: float
@@ -57,7 +61,7 @@ def run_once(contender: Contender, argv: Sequence[str]) -> Sample:
     """One process from start to end."""
     command = [*contender.prefix, str(IMAGES / argv[0]), *argv[1:]]
     start = time.perf_counter()
-    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=_ENVIRONMENT)
     _, status, usage = os.wait4(child.pid, 0)
     wall = time.perf_counter() - start
     complaint = child.stderr.read().decode() if child.stderr is not None else ""
