@@ -149,6 +149,10 @@ class _HostInode(Inode):
             4096, blocks, self.i_atime, self.i_mtime, self.i_ctime, 0,
         )  # fmt: skip
 
+    def is_removed(self) -> bool:
+        """No name of it is known on the host any more."""
+        return self.place is None
+
     def at(self) -> tuple[int, bytes]:
         """Directory handle and name, for calls on the host."""
         if self.place is None:
@@ -156,8 +160,8 @@ class _HostInode(Inode):
         return self.place[0].fd(), self.place[1]
 
     def setattr(self, attr: Iattr) -> None:
-        if self.place is None and not isinstance(self, HostSubdir):
-            super().setattr(attr)  # removed from the host, still open here
+        if self.is_removed():
+            super().setattr(attr)  # gone from the host, still open here
             return
         tree = self.host.tree
         if attr.size is not None:
@@ -405,6 +409,9 @@ class HostSubdir(_HostInode):
 
     def stat(self) -> HostStat | None:
         return self.dir.stat() if self.i_nlink else None
+
+    def is_removed(self) -> bool:
+        return self.i_nlink == 0
 
     def at(self) -> tuple[int, bytes]:
         return self.dir.fd(), b""

@@ -279,6 +279,8 @@ def open_pipe_again(inode: Inode, path: Path, flags: int) -> File:
 
 def open_fifo(inode: Inode, path: Path, flags: int) -> File | Generator[Any, Any, File]:
     """fifo_open(): waits for the other end, unless O_NONBLOCK or O_RDWR."""
+    if flags & O_ACCMODE == O_ACCMODE:
+        raise KernelError(Errno.EINVAL, "a FIFO is opened for reading, writing or both")
     pipe: Pipe | None = inode.i_pipe
     if pipe is None:
         pipe = inode.i_pipe = Pipe()

@@ -217,6 +217,8 @@ class RegularFile(SeekableFile):
             fsnotify_file(self, IN_ACCESS)
 
     def write(self, task: Task | None, data: bytes) -> int | Blocking[int]:
+        if not data:
+            return 0
         inode = self.data
         pos = inode.i_size if self.f_flags & O_APPEND else self.f_pos
         if self.f_pos + len(data) > MAX_LFS_FILESIZE:
@@ -230,6 +232,8 @@ class RegularFile(SeekableFile):
         return written
 
     def pwrite(self, pos: int, data: bytes) -> int:
+        if not data:
+            return 0
         inode = self.data
         task = self.kernel.current
         if self.f_flags & O_APPEND:
@@ -242,8 +246,6 @@ class RegularFile(SeekableFile):
 
     def _write_at(self, pos: int, data: bytes) -> int:
         count = len(data)
-        if not count:
-            return 0
         inode = self.data
         if inode.i_seals > 0:
             self._check_seals(pos, count)
@@ -314,6 +316,7 @@ class RegularFile(SeekableFile):
         self.data.fsync(datasync)
 
     def fallocate(self, mode: int, offset: int, len_bytes: int) -> None:
+        self.data.file_remove_privs(self.kernel.current)
         self.data.fallocate(mode, offset, len_bytes)
         if self.data.i_sb.watched:
             fsnotify_file(self, IN_MODIFY)

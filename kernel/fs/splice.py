@@ -15,6 +15,7 @@ from kernel.abi.signal import SIGPIPE
 from kernel.abi.stat import S_IFDIR, S_IFMT, S_IFREG
 from kernel.fs.file import File
 from kernel.fs.pipe import PipeFile
+from kernel.fs.regular import MAX_LFS_FILESIZE
 from kernel.mm.types import PAGE_SIZE
 from kernel.task.waitqueue import Blocking, Sleep, WakeReason
 
@@ -44,10 +45,14 @@ def _write(task: Task, file: File, pos: int | None, data: bytes) -> Blocking[int
 
 def do_sendfile(task: Task, out: File, source: File, pos: int | None, count: int) -> Blocking[int]:
     """Copy up to ``count`` bytes; ``pos`` None: from (and moving) the source's own position."""
-    if source.f_inode.i_mode & S_IFMT == S_IFDIR or not source.f_mode & FMODE_PREAD:
-        raise KernelError(Errno.EINVAL, "source cannot be read that way")
-    if out.f_flags & O_APPEND:
-        raise KernelError(Errno.EINVAL, "destination opened with O_APPEND")
+    if (source.f_pos if pos is None else pos) >= MAX_LFS_FILESIZE:
+        raise KernelError(Errno.EOVERFLOW, "position beyond the largest file")
+    if out.f_flags & O_APPEND or not source.f_mode & FMODE_PREAD:
+        raise KernelError(Errno.EINVAL, "destination opened with O_APPEND, or source without positions")
+    if not count:
+        return 0
+    if source.f_inode.i_mode & S_IFMT == S_IFDIR:
+        raise KernelError(Errno.EINVAL, "a directory")
     done = 0
     while done < count:
         here = source.f_pos if pos is None else pos + done

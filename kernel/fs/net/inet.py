@@ -385,6 +385,8 @@ class UdpSocket(InetSocket):
 
 
 def make_inet(task: Task, family: int, sock_type: int, protocol: int, flags: int) -> InetSocket:
+    if not 0 <= protocol < s.IPPROTO_MAX:
+        raise KernelError(Errno.EINVAL, "no protocol has this number")
     if sock_type == s.SOCK_STREAM and protocol in (0, s.IPPROTO_TCP):
         return TcpSocket(task, family, flags)
     if sock_type == s.SOCK_DGRAM and protocol in (0, s.IPPROTO_UDP):
