@@ -26,6 +26,7 @@ from kernel.task.task import TIF_NEED_RESCHED, TaskState
 from mmu.physmem import PhysMem
 
 if TYPE_CHECKING:
+    from emu.gdb.debugger import Debugger
     from emu.stats import Recorder
     from kernel.mm.rmap.history import History
     from kernel.task.task import Task
@@ -139,6 +140,8 @@ class Machine:
             self.recorder = Recorder(self)
         self.on_quantum: Callable[[Machine], None] | None = None
         """Called between quanta (progress displays)."""
+        self.debugger: Debugger | None = None
+        """Runs the tasks instead of us while somebody debugs."""
         self._interrupted = False
 
     def _blocks(self) -> int:
@@ -237,18 +240,21 @@ class Machine:
             self._interrupted = False
             self.console.interrupt()
         self.console.poll_host(0)
-        task = kernel.sched.pick_next()
-        if task is None:
-            self._idle()
+        if self.debugger is not None:
+            self.debugger.step()
         else:
-            self._run_task(task)
+            task = kernel.sched.pick_next()
+            if task is None:
+                self.idle()
+            else:
+                self._run_task(task)
         if self.on_quantum is not None:
             self.on_quantum(self)
 
     def _run_task(self, task: Task) -> None:
         kernel, cpu, entry = self.kernel, self.cpu, self.entry
         kernel.current = task
-        blocks = self._quantum()
+        blocks = self.quantum()
         end = cpu.blocks + blocks
         try:
             while entry.continue_task(task):
@@ -264,7 +270,7 @@ class Machine:
         finally:
             kernel.current = None
 
-    def _quantum(self) -> int:
+    def quantum(self) -> int:
         """How many blocks the next task may run: less when a timer is due earlier."""
         kernel = self.kernel
         blocks = QUANTUM_BLOCKS if kernel.sched.runnable else LONE_QUANTUM_BLOCKS
@@ -273,7 +279,7 @@ class Machine:
             blocks = min(blocks, kernel.clock.blocks_until(next_ns))
         return blocks
 
-    def _idle(self) -> None:
+    def idle(self) -> None:
         """Every task sleeps: go to the next deadline, or wait for the user's input."""
         kernel = self.kernel
         next_ns = kernel.timers.next_deadline_ns()
@@ -295,6 +301,11 @@ class Machine:
             for task in self.kernel.tasks.values()
             if task is not init_task and not _is_dead(task)
         )
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Ctrl-C has come and was not served yet."""
+        return self._interrupted
 
     def _note_interrupt(self) -> None:
         self._interrupted = True

@@ -27,12 +27,13 @@ from kernel.syscalls.table import NR_SYSCALLS_64, TABLE_64, SyscallSpec, compile
 from kernel.task.deliver import exit_to_user_mode
 from kernel.task.signal import force_sig, force_sig_fault
 from kernel.task.task import TIF_EXITED, TIF_SIGPENDING, TaskState
+from kernel.task.waitqueue import WakeReason
 from kernel.trace import Tracepoint
 
 if TYPE_CHECKING:
     from kernel.kernel import Kernel
     from kernel.task.task import Task
-    from kernel.task.waitqueue import Sleep, WakeReason
+    from kernel.task.waitqueue import Sleep
 
 SYS_ENTER = Tracepoint("syscalls:sys_enter", "task nr spec args")
 SYS_EXIT = Tracepoint("syscalls:sys_exit", "task nr spec args ret error reason")
@@ -204,6 +205,12 @@ class Entry:
             return exit_to_user_mode(task)
         task.syscall_nr = -1
         return True
+
+    def interrupt_call(self, task: Task) -> None:
+        """A debugger has woken ``task``, as a signal would: its sleeping call ends, or sleeps again if it must."""
+        finished = self._drive(task, WakeReason.SIGNAL)
+        if finished is not None:
+            self._finish(task, *finished)
 
     def _run_stopped(self, task: Task, waiting: Stopped) -> None:
         error: KernelError | None = None

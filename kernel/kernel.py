@@ -26,6 +26,7 @@ from kernel.task.timers import Timers
 from kernel.vdso import Vdso
 
 if TYPE_CHECKING:
+    from kernel.abi.signal import SigInfo
     from kernel.fs.tty import Console
     from kernel.fs.vfs import Vfs
     from kernel.hardware import Hardware
@@ -81,6 +82,8 @@ class Kernel:
         """Areas remember who wrote to them first (for ``mm:merge_refused``)."""
         self.check_every = 0
         """--check: run the invariant checks after every so many entries; 0 never."""
+        self.ptrace_signal: Callable[[Task, SigInfo], SigInfo | None] | None = None
+        """A debugger: asked before a signal takes effect; answers with what is to be delivered instead, or None."""
         self.current: Task | None = None
         self._last_mm_id = 0
         self.policy = make_policy(self, config.profile)

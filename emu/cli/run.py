@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from emu.cli.options import GuestCommand, machine_options, program_argument, take_common
 from emu.cli.session import boot, report_end, run
+from emu.cli.status import CommandError
+
+if TYPE_CHECKING:
+    from socket import socket
+
+    from emu.machine import Machine
 
 
 @click.command("run", cls=GuestCommand)
 @machine_options
+@click.option("--gdb", "gdb_port", type=click.IntRange(1, 65535), metavar="PORT",
+              help="Wait for gdb (target remote :PORT, this machine only) before the first instruction.")
 @program_argument
-def command(argv: tuple[str, ...], **values: Any) -> int:
+def command(argv: tuple[str, ...], gdb_port: int | None, **values: Any) -> int:
     """Run a program and exit as it does.
 
     The exit status is the program's own, 128 plus the number of the signal that killed it, 125 when pagewalk itself
@@ -22,9 +31,34 @@ def command(argv: tuple[str, ...], **values: Any) -> int:
     \b
     pagewalk run -- /bin/ls -l
     pagewalk run --ram 16M --env LANG=C -- sh -c 'echo $LANG | tr C c'
+    pagewalk run --gdb 1234 -- ./prog     and elsewhere: gdb -ex 'target remote :1234' ./prog
     """
     common = take_common(values)
+    listener = None if gdb_port is None else _listen(gdb_port)
     machine = boot(common.config, argv)
+    if listener is not None:
+        _wait_for_gdb(machine, listener, common.quiet)
     status = run(machine)
     report_end(machine, common)
     return status
+
+
+def _listen(port: int) -> socket:
+    from emu.gdb.packets import listen
+
+    try:
+        return listen(port)
+    except OSError as error:
+        raise CommandError(f"--gdb: port {port}: {error.strerror}") from error
+
+
+def _wait_for_gdb(machine: Machine, listener: socket, quiet: bool) -> None:
+    from emu.cpu.engine import EngineError
+    from emu.gdb.stub import serve
+
+    if not quiet:
+        print(f"pagewalk: waiting for gdb: target remote :{listener.getsockname()[1]}", file=sys.stderr, flush=True)
+    try:
+        serve(machine, listener)
+    except EngineError as error:
+        raise CommandError(f"--gdb: {error}") from error

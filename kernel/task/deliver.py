@@ -25,6 +25,7 @@ from kernel.abi.signal import (
     SIG_KERNEL_IGNORE_MASK,
     SIG_KERNEL_ONLY_MASK,
     SIG_KERNEL_STOP_MASK,
+    SIGKILL,
     SIGSEGV,
     SIGSTOP,
     SS_AUTODISARM,
@@ -178,6 +179,10 @@ def get_signal(task: Task) -> tuple[SigInfo, SigAction] | Gone | None:
         info = dequeue_synchronous_signal(task) or dequeue_signal(task, task.blocked)
         if info is None:
             return None
+        if task.kernel.ptrace_signal is not None and info.signo != SIGKILL:
+            info = task.kernel.ptrace_signal(task, info)
+            if info is None:
+                continue
         sig = info.signo
         action = task.sighand.action[sig - 1]
         if SIGNAL_DELIVER.on:

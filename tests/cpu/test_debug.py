@@ -57,7 +57,12 @@ def test_breakpoint_inside_a_block_already_translated(box: Box) -> None:
 
 def test_breakpoint_that_is_not_for_this_task_changes_nothing(box: Box) -> None:
     asked: list[int] = []
-    unit = unit_of(box, lambda address: bool(asked.append(address)))
+
+    def refuse(address: int) -> bool:
+        asked.append(address)
+        return False
+
+    unit = unit_of(box, refuse)
     regs = box.load(LOOP + UD2)
     regs.write(Reg.RCX, 5)
     unit.set_breakpoints([CODE + 2])
@@ -242,7 +247,7 @@ def test_blocks_are_counted_as_if_nobody_had_looked(box: Box) -> None:
     # the loop with a store in it: mov [rdi], rax; inc eax; dec ecx; jnz
     code = bytes.fromhex("488907 ffc0 ffc9 75f7 0f05")
 
-    def blocks(debug: Callable[[DebugUnit, CpuRegisters], None]) -> int:
+    def blocks(debug: Callable[[DebugUnit, CpuRegisters], object]) -> int:
         regs = box.registers()
         regs.write(Reg.RCX, 20)
         regs.write(Reg.RDI, DATA)
@@ -270,7 +275,7 @@ def test_blocks_are_counted_as_if_nobody_had_looked(box: Box) -> None:
     box.load(code)
     undisturbed = blocks(lambda _unit, _regs: None)
     assert undisturbed == 21
-    assert blocks(lambda unit, regs: steps(box, unit, regs, 33) and None) == undisturbed
+    assert blocks(lambda unit, regs: steps(box, unit, regs, 33)) == undisturbed
     assert blocks(breaks) == undisturbed
     assert blocks(watch) == undisturbed
 
