@@ -59,6 +59,48 @@ def test_failures_never_give_wrong_data(profile: str) -> None:
         assert run_failing_world(seed, profile, spec, 60)
 
 
+SHORT_PROGRAM = (
+    "map_anon map_anon map_file map_file map_anon write write write write fork write write reclaim read write move "
+    "pageout read write file_write fork write write reclaim read read truncate write free reclaim swapoff read write"
+).split()
+
+
+def _short_world(profile: str, spec: str) -> World:
+    """The same operations every time, then a look at everything; the oracle only at the end."""
+    kernel = make_swap_kernel(96, 300, profile, fail=(spec,))
+    world = World(kernel, 5, oracle=False)
+    world.io_errors_allowed = True
+    for name in SHORT_PROGRAM:
+        world.step(name)
+    counts = dict(kernel.fail.counts)
+    kernel.fail.clear()
+    world.io_errors_allowed = False
+    world.verify_all()
+    world.oracle = True
+    world.check("everything")
+    world.finish()
+    kernel.fail.counts = counts
+    return world
+
+
+@pytest.mark.parametrize("point", ["alloc", "swap-read", "swap-write"])
+def test_failure_at_each_point_in_turn(point: str) -> None:
+    nr_points = _short_world("2.6.7", f"{point}:1000000").kernel.fail.counts[point]
+    assert nr_points > 60
+    for i, number in enumerate(range(1, nr_points + 1, 1 + nr_points // 100)):
+        world = _short_world(PROFILES[i % len(PROFILES)], f"{point}:{number}")
+        assert len(world.kernel.fail.injected) <= 1
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("point", ["alloc", "swap-read", "swap-write"])
+def test_failure_at_each_point_in_turn_under_every_kernel(point: str, profile: str) -> None:
+    nr_points = _short_world(profile, f"{point}:1000000").kernel.fail.counts[point]
+    for number in range(1, nr_points + 1):
+        _short_world(profile, f"{point}:{number}")
+
+
 @pytest.mark.proof
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("seed", range(100, 150))
