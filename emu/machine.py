@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from emu.cpu.cpu import Cpu
 from emu.cpu.stop import StopReason
-from kernel.clock import Clock, HostClock
+from kernel.clock import BOOT_NS, Clock, HostClock
 from kernel.entry import Entry
 from kernel.kernel import Kernel, KernelConfig
 from kernel.profile import DEFAULT_KERNEL, resolve_profile
@@ -106,6 +106,7 @@ class Machine:
             clock = HostClock(time.monotonic_ns, time.time_ns)
         else:
             clock = Clock(self._blocks)
+            clock.charged_ns = BOOT_NS
         self.kernel = kernel = Kernel(
             self.physmem,
             self.cpu,

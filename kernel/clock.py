@@ -1,6 +1,6 @@
 """The machine's clocks.
 
-Models ``kernel/time/timekeeping.c``.  CLOCK_MONOTONIC starts at zero when the machine starts and advances
+Models ``kernel/time/timekeeping.c``.  CLOCK_MONOTONIC starts at zero (a machine charges ``BOOT_NS`` first) and advances
 with the work done: ``NS_PER_BLOCK`` for every basic block executed, ``NS_PER_SYSCALL`` for every system call,
 ``NS_PER_FAULT`` for every page fault, and by jumps when every task sleeps.  So time is the same in every run.
 
@@ -19,6 +19,8 @@ NS_PER_BLOCK = 10
 NS_PER_SYSCALL = 500
 NS_PER_FAULT = 1_000
 
+BOOT_NS = NS_PER_SEC
+"""What a machine charges for booting, so that no clock of its programs reads 0."""
 BOOT_REALTIME_NS = 1_893_456_000 * NS_PER_SEC
 """2030-01-01T00:00:00Z."""
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 from kernel.abi.capability import Cap
 from kernel.abi.errno import Errno, KernelError
 from kernel.abi.mman import Madv, Map, Mcl, Mlock2, Mremap, Msync, Pkey, Prot
+from kernel.abi.mount import MS_NOEXEC
+from kernel.abi.personality import READ_IMPLIES_EXEC
 from kernel.mm.brk import sys_brk as set_brk
 from kernel.mm.madvise import do_madvise, do_mseal
 from kernel.mm.mincore import do_mincore
@@ -66,7 +68,16 @@ def _mmap_pgoff(task: Task, addr: int, length: int, prot: int, flags: int, fd: i
         file = task.files.get(fd)
         if flags & _MAP_HUGETLB:
             raise KernelError(Errno.EINVAL, "MAP_HUGETLB of an ordinary file")
-    return vm_mmap(_mm(task), MmapRequest(addr, length, prot, flags, file, pgoff))
+    return vm_mmap(_mm(task), MmapRequest(addr, length, _with_implied_exec(task, prot, file), flags, file, pgoff))
+
+
+def _with_implied_exec(task: Task, prot: int, file: File | None = None) -> int:
+    """``prot``, with PROT_EXEC if the personality says that what can be read can be executed (READ_IMPLIES_EXEC)."""
+    if not task.personality & READ_IMPLIES_EXEC or not prot & Prot.PROT_READ:
+        return prot
+    if file is not None and file.f_path.mnt.mnt_flags & MS_NOEXEC:
+        return prot
+    return prot | Prot.PROT_EXEC
 
 
 @syscall("mmap", x86_64=9, group="memory", returns="addr")
@@ -182,13 +193,13 @@ def _is_one_mapping(vma: Vma, end: int) -> bool:
 @syscall("mprotect", x86_64=10, i386=125, group="memory")
 def sys_mprotect(task: Task, addr: UserAddr, length: Size, prot: Annotated[Prot, ULONG]) -> None:
     """Change the protection of a range."""
-    do_mprotect(_mm(task), addr, length, prot)
+    do_mprotect(_mm(task), addr, length, _with_implied_exec(task, prot))
 
 
 @syscall("pkey_mprotect", x86_64=329, i386=380, group="memory")
 def sys_pkey_mprotect(task: Task, addr: UserAddr, length: Size, prot: Annotated[Prot, ULONG], pkey: Int) -> None:
     """mprotect with a protection key; this processor has none, so only -1 is allowed."""
-    do_mprotect(_mm(task), addr, length, prot, pkey)
+    do_mprotect(_mm(task), addr, length, _with_implied_exec(task, prot), pkey)
 
 
 @syscall("pkey_alloc", x86_64=330, i386=381, group="memory")
