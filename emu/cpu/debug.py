@@ -290,8 +290,9 @@ class DebugUnit:
             writes = bool(error_code & PF_WRITE or kind & READ_MODIFY_WRITE)
             accesses = memory_accesses(self._code, registers.read) or [MemoryAccess(vaddr, 1, not writes, writes)]
             # capstone takes some stores of SSE registers for reads; the fault knows better
+            reads = not error_code & PF_WRITE
             self._accesses = [
-                access._replace(writes=True) if writes and access.overlaps(vaddr, vaddr + 1) else access
+                access._replace(reads=reads, writes=True) if writes and access.overlaps(vaddr, vaddr + 1) else access
                 for access in accesses
             ]
         self._suspects = [(point, self._peek(point.address, point.length)) for point in self._watchpoints]
@@ -327,9 +328,9 @@ class DebugUnit:
         for access in self._accesses:
             if not access.overlaps(point.address, point.end):
                 continue
-            if access.writes or point.kind is not WatchKind.WRITE:
+            if point.kind is WatchKind.ACCESS or (access.reads if point.kind is WatchKind.READ else access.writes):
                 return True
-        return self._peek(point.address, point.length) != before
+        return point.kind is not WatchKind.READ and self._peek(point.address, point.length) != before
 
 
 def ends_block(insn: Instruction, code: bytes) -> bool:

@@ -25,7 +25,7 @@ from emu.gdb.registers import RegisterView
 from emu.gdb.signals import to_gdb
 from kernel.abi.clone import CLONE_THREAD, CLONE_VFORK
 from kernel.abi.errno import ERESTARTSYS
-from kernel.abi.signal import SI_USER, SIG_DFL, SIG_IGN, SIGINT, SIGKILL, SIGTRAP, SigInfo
+from kernel.abi.signal import SI_USER, SIG_DFL, SIG_IGN, SIGINT, SIGKILL, SIGSEGV, SIGTRAP, SigInfo
 from kernel.hardware import Reg
 from kernel.task.exec import SCHED_PROCESS_EXEC
 from kernel.task.exit import SCHED_PROCESS_EXIT, wait_status
@@ -415,6 +415,11 @@ class Debugger:
         if thread.passed is info:
             thread.passed = None
             return info
+        ip = task.regs.read(Reg.RIP)
+        if info.signo == SIGSEGV and info.addr == ip and ip in self.processes[task.tgid].breakpoints:
+            # A breakpoint where nothing can be executed: gdb has called functions return to the stack.
+            self._stop(Report(task.tgid, task, details=b"swbreak:;"))
+            return None
         if to_gdb(info.signo) not in self.pass_signals:
             self._stop(Report(task.tgid, task, info.signo, info=info, in_delivery=True))
             signal, thread.signal = thread.signal, 0
