@@ -13,12 +13,14 @@ import selectors
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from emu.machine import MachineConfig
+    from emu.machine import Machine, MachineConfig
+    from emu.report.story import Story
 
 SCHEMA_VERSION = 1
 MAX_REFUSALS_KEPT = 2000
@@ -41,6 +43,8 @@ class Outcome:
     unimplemented: dict[str, int] = field(default_factory=dict)
     error: str | None = None
     """Why pagewalk itself could not finish the run."""
+    story: Story | None = None
+    """For a report; see emu/report/story.py."""
     not_runnable: int | None = None
     """126 or 127 when the program could not be started at all."""
 
@@ -57,6 +61,7 @@ class Job:
     config: MachineConfig
     label: str
     wants_refusals: bool = False
+    wants_story: bool = False
 
 
 def run_jobs(
@@ -112,7 +117,7 @@ class _Child:
             try:
                 os.close(self.pipe)
                 _redirect(path, stdin is not None)
-                outcome = _run_here(job, argv)
+                outcome = _run_here(job, argv, path + ".jsonl")
                 _send(write_end, outcome)
                 status = 0
             finally:
@@ -136,6 +141,8 @@ class _Child:
             outcome.error = f"the run ended without a report (status {status})"
         outcome.stdout = _content(self._path + ".out")
         outcome.stderr = _content(self._path + ".err")
+        if self.job.wants_story:
+            outcome.story = _story(self._path + ".jsonl")
         return outcome
 
     def kill(self) -> None:
@@ -154,6 +161,17 @@ def _redirect(path: str, has_stdin: bool) -> None:
     os.close(source)
 
 
+def _story(path: str) -> Story | None:
+    """What a run recorded; None when it did not come to that."""
+    from emu.report.story import BadTrace, read_story
+
+    try:
+        with open(path, "rb") as file:
+            return read_story(file)
+    except (OSError, BadTrace):
+        return None
+
+
 def _content(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
@@ -164,13 +182,13 @@ def _content(path: str) -> bytes:
 
 def _send(pipe: int, outcome: Outcome) -> None:
     fields = asdict(outcome)
-    for name in ("stdout", "stderr"):
+    for name in ("stdout", "stderr", "story"):
         del fields[name]
     with os.fdopen(pipe, "w", encoding="utf-8") as file:
         json.dump(fields, file)
 
 
-def _run_here(job: Job, argv: Sequence[str]) -> Outcome:
+def _run_here(job: Job, argv: Sequence[str], records_path: str) -> Outcome:
     """The run itself, in the child."""
     from emu.machine import CheckFailed, Deadlock, Machine, NotRunnable
     from kernel.abi.signal import signal_name
@@ -181,8 +199,9 @@ def _run_here(job: Job, argv: Sequence[str]) -> Outcome:
         machine = Machine(config)
         if job.wants_refusals:
             _record_refusals(machine.kernel, outcome.refusals)
-        machine.spawn(list(argv))
-        outcome.exit_status = machine.run()
+        with _recorded(machine, argv, records_path, outcome) if job.wants_story else nullcontext():
+            machine.spawn(list(argv))
+            outcome.exit_status = machine.run()
     except NotRunnable as error:
         outcome.not_runnable, outcome.error = error.status, error.message
         return outcome
@@ -195,6 +214,22 @@ def _run_here(job: Job, argv: Sequence[str]) -> Outcome:
     outcome.stats = machine.stats()
     outcome.unimplemented = machine.unimplemented
     return outcome
+
+
+@contextmanager
+def _recorded(machine: Machine, argv: Sequence[str], path: str, outcome: Outcome) -> Iterator[None]:
+    """Everything that a report needs goes to ``path``, as JSON lines."""
+    from emu.report.story import NEEDED_EVENTS
+    from emu.trace.jsonl import JsonLinesSink
+    from emu.trace.session import TraceSession, machine_fields
+
+    with open(path, "wb") as file:
+        session = TraceSession(machine.kernel, NEEDED_EVENTS, JsonLinesSink(file))
+        session.start(argv, machine_fields(machine.config))
+        try:
+            yield
+        finally:
+            session.finish(outcome.exit_status)
 
 
 def _record_refusals(kernel: Any, refusals: list[dict[str, Any]]) -> None:
@@ -318,10 +353,11 @@ def compare(
     argv: Sequence[str],
     *,
     wants_refusals: bool = False,
+    wants_stories: bool = False,
     on_done: Callable[[int], None] | None = None,
 ) -> Comparison:
     """Run ``argv`` under every one of ``kernels``.  ValueError for overrides that contradict a kernel."""
-    jobs = [Job(replace(config, kernel=name), name, wants_refusals) for name in kernels]
+    jobs = [Job(replace(config, kernel=name), name, wants_refusals, wants_stories) for name in kernels]
     return Comparison.of(run_jobs(jobs, argv, read_stdin(), on_done))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emu.cli.options import GuestCommand, machine_options, program_argument, take_common
+from emu.cli.report import check_can_report, save
 from emu.cli.status import CommandError, Status
 from emu.cli.tables import print_table
 
@@ -37,9 +38,12 @@ Exit status: 0 the program behaves the same on all kernels, 1 it does not.
 @click.option("--kernels", metavar="A,B,...", help="Only these kernels, in this order.  [default: all eight]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema: emu/schema/compare-1.json).")
 @click.option("--explain", is_flag=True, help="Say for each kernel which areas stayed apart, and why.")
+@click.option("--report", metavar="FILE.html", help="Also write an HTML report with all kernels side by side.")
 @machine_options
 @program_argument
-def command(argv: tuple[str, ...], kernels: str | None, as_json: bool, explain: bool, **values: Any) -> int:
+def command(
+    argv: tuple[str, ...], kernels: str | None, as_json: bool, explain: bool, report: str | None, **values: Any
+) -> int:
     """Run a program under several kernels and show what differs.
 
     \b
@@ -50,12 +54,24 @@ def command(argv: tuple[str, ...], kernels: str | None, as_json: bool, explain: 
 
     common = take_common(values)
     names = _kernel_names(kernels)
+    if report is not None:
+        check_can_report(report)
     try:
         with _progress(len(names), common.quiet) as on_done:
-            comparison = compare(common.config, names, argv, wants_refusals=explain, on_done=on_done)
+            comparison = compare(
+                common.config,
+                names,
+                argv,
+                wants_refusals=explain,
+                wants_stories=report is not None,
+                on_done=on_done,
+            )
     except ValueError as error:
         raise CommandError(str(error)) from error
     _fail_if_nothing_ran(comparison)
+    if report is not None:
+        stories = [outcome.story for outcome in comparison.outcomes if outcome.story is not None]
+        save(report, stories, comparison.as_json(argv))
     if as_json:
         print(json.dumps(comparison.as_json(argv), indent=2))
     else:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from emu.cli.options import GuestCommand, machine_options, program_argument, take_common
-from emu.cli.session import boot, report_end, run
+from emu.cli.report import Recording, check_can_report, reported
+from emu.cli.session import load, power_on, report_end, run
 from emu.cli.status import CommandError
 
 if TYPE_CHECKING:
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
 @machine_options
 @click.option("--gdb", "gdb_port", type=click.IntRange(1, 65535), metavar="PORT",
               help="Wait for gdb (target remote :PORT, this machine only) before the first instruction.")
+@click.option("--report", metavar="FILE.html",
+              help="Write an HTML report of the run's memory; `pagewalk report --help` says what is in it.")
 @program_argument
-def command(argv: tuple[str, ...], gdb_port: int | None, **values: Any) -> int:
+def command(argv: tuple[str, ...], gdb_port: int | None, report: str | None, **values: Any) -> int:
     """Run a program and exit as it does.
 
     The exit status is the program's own, 128 plus the number of the signal that killed it, 125 when pagewalk itself
@@ -31,14 +35,19 @@ def command(argv: tuple[str, ...], gdb_port: int | None, **values: Any) -> int:
     \b
     pagewalk run -- /bin/ls -l
     pagewalk run --ram 16M --env LANG=C -- sh -c 'echo $LANG | tr C c'
+    pagewalk run --report out.html -- ./prog
     pagewalk run --gdb 1234 -- ./prog     and elsewhere: gdb -ex 'target remote :1234' ./prog
     """
     common = take_common(values)
     listener = None if gdb_port is None else _listen(gdb_port)
-    machine = boot(common.config, argv)
-    if listener is not None:
-        _wait_for_gdb(machine, listener, common.quiet)
-    status = run(machine)
+    if report is not None:
+        check_can_report(report)
+    machine = power_on(common.config)
+    with nullcontext(Recording()) if report is None else reported(machine, common.config, argv, report) as recording:
+        load(machine, argv)
+        if listener is not None:
+            _wait_for_gdb(machine, listener, common.quiet)
+        status = recording.status = run(machine)
     report_end(machine, common)
     return status
 

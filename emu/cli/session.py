@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,13 +13,6 @@ from emu.cli.status import CommandError, Status
 if TYPE_CHECKING:
     from emu.cli.options import CommonOptions
     from emu.machine import Machine, MachineConfig
-
-
-def boot(config: MachineConfig, argv: Sequence[str]) -> Machine:
-    """A machine with ``argv`` loaded as its first task."""
-    machine = power_on(config)
-    load(machine, argv)
-    return machine
 
 
 def power_on(config: MachineConfig) -> Machine:
@@ -46,6 +40,9 @@ def run(machine: Machine) -> int:
     """Run to the end; the program's exit status."""
     from emu.machine import CheckFailed, Deadlock
 
+    # What has been loaded so far stays: the collector need not look at it again (see emu/cli/__init__.py).
+    gc.freeze()
+    gc.enable()
     try:
         return machine.run()
     except (CheckFailed, Deadlock) as error:

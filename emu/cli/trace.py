@@ -16,7 +16,6 @@ from emu.cli.status import CommandError
 from emu.trace.text import COLUMNS
 
 if TYPE_CHECKING:
-    from emu.machine import MachineConfig
     from emu.trace.session import Filter, Sink
 
 
@@ -92,7 +91,7 @@ def command(
 
     The exit status is the program's, as for `pagewalk run`.
     """
-    from emu.trace.session import TraceSession
+    from emu.trace.session import TraceSession, machine_fields
 
     common = take_common(values)
     with _output(output) as stream:
@@ -101,7 +100,7 @@ def command(
         condition = _filter(pids, addresses, kinds, syscalls, only_errors)
         color = common.use_color(output is None and sys.stderr.isatty())
         session = TraceSession(machine.kernel, categories, _sink(form, stream, color), condition)
-        session.start(argv, _machine_fields(common.config))
+        session.start(argv, machine_fields(common.config))
         status: int | None = None
         try:
             load(machine, argv)
@@ -210,18 +209,3 @@ def _sink(form: str, stream: BinaryIO, color: bool) -> Sink:
     from emu.trace.text import TextSink
 
     return TextSink(stream, color)
-
-
-def _machine_fields(config: MachineConfig) -> dict[str, Any]:
-    """What the header of a trace says about the machine."""
-    return {
-        "kernel": config.kernel,
-        "rmap": config.rmap,
-        "mremap": config.mremap,
-        "bugs": list(config.bugs),
-        "ram_bytes": config.ram_bytes,
-        "swap": config.swap,
-        "seed": config.seed,
-        "aslr": config.aslr,
-        "clock": config.clock,
-    }

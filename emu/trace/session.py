@@ -16,6 +16,7 @@ from kernel.syscalls.table import BY_NAME
 from kernel.trace import Probe, Tracepoint, tracepoints
 
 if TYPE_CHECKING:
+    from emu.machine import MachineConfig
     from kernel.kernel import Kernel
     from kernel.task.task import Task
 
@@ -94,6 +95,21 @@ def syscalls_named(words: Iterable[str]) -> frozenset[str]:
             raise ValueError(f"no system call {word!r}; classes are {groups}")
         names |= found
     return frozenset(names)
+
+
+def machine_fields(config: MachineConfig) -> dict[str, Any]:
+    """What the header of a trace says about the machine."""
+    return {
+        "kernel": config.kernel,
+        "rmap": config.rmap,
+        "mremap": config.mremap,
+        "bugs": list(config.bugs),
+        "ram_bytes": config.ram_bytes,
+        "swap": config.swap,
+        "seed": config.seed,
+        "aslr": config.aslr,
+        "clock": config.clock,
+    }
 
 
 class TraceSession:
