@@ -113,14 +113,6 @@ class Lru:
         flags[pfn] = old | PG_lru
         (self.active if old & PG_active else self.inactive).append(mark)
 
-    def add_tail(self, pfn: int) -> None:
-        """Put an isolated page at the inactive tail: reclaim takes it next (``rotate_reclaimable_page``)."""
-        flags = self._pages.flags
-        self._serial = serial = self._serial + 1
-        mark = self.token[pfn] = serial << _TOKEN_SHIFT | pfn
-        flags[pfn] = flags[pfn] & _NOT_ACTIVE | PG_lru
-        self.inactive.appendleft(mark)
-
     def _sweep(self) -> None:
         """Throw dead tokens away."""
         for queue in (self.active, self.inactive):

@@ -96,7 +96,6 @@ class SwapArea:
         "counts_np",
         "device",
         "entry_base",
-        "has_priority",
         "highest_bit",
         "inode",
         "inuse_pages",
