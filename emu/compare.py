@@ -6,6 +6,7 @@ A run's output goes to files and is compared byte for byte; its statistics come 
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -195,6 +196,8 @@ def _run_here(job: Job, argv: Sequence[str], records_path: str) -> Outcome:
 
     outcome = Outcome(job.label)
     config = replace(job.config, record_stats=True)
+    gc.freeze()
+    gc.enable()
     try:
         machine = Machine(config)
         if job.wants_refusals:
