@@ -81,6 +81,7 @@ class Rmap:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self._pages = kernel.pages
+        self._policy = kernel.policy
         self._q = kernel.physmem.q
         self.referenced = WalkStats()
         self.unmapped = WalkStats()
@@ -96,19 +97,20 @@ class Rmap:
 
     def page_referenced(self, pfn: int) -> int:
         """How many marks of use the page had; they are cleared.  A locked area counts as use."""
-        pages, stats, q = self._pages, self.referenced, self._q
-        flags = pages.flags[pfn]
+        pages = self._pages
+        page_flags = pages.flags
+        flags = page_flags[pfn]
         referenced = 0
         if flags & PG_referenced:
-            pages.flags[pfn] = flags & _NOT_REFERENCED
+            page_flags[pfn] = flags & _NOT_REFERENCED
             referenced = 1
         mapcount = left = pages.mapcount[pfn]
         if not mapcount:
             return referenced
-        stats.nr_walks += 1
+        stats, q = self.referenced, self._q
         want = pfn << PAGE_SHIFT
         nr_proposed = nr_checked = 0
-        for mm, vaddr, vma in self._proposals(pfn, flags):
+        for mm, vaddr, vma in self._policy.walk(pfn) if flags & PG_anon else self._file_places(pfn):
             nr_proposed += 1
             if not (mm.rss_anon or mm.rss_file or mm.rss_shmem):
                 continue
@@ -129,6 +131,7 @@ class Rmap:
             left -= 1
             if not left:
                 break
+        stats.nr_walks += 1
         stats.nr_proposed += nr_proposed
         stats.nr_checked += nr_checked
         stats.nr_hits += mapcount - left
@@ -136,11 +139,10 @@ class Rmap:
             self._missed(stats, "referenced", pfn, left, mapcount - left, nr_proposed)
         return referenced
 
-    def _proposals(self, pfn: int, flags: int) -> Iterable[tuple[MmStruct, int, Vma | None]]:
-        """Where the page may be mapped: what the policy says, or for a file's page ``i_mmap``."""
-        policy = self._kernel.policy
-        if flags & PG_anon or policy.per_pte:
-            return policy.walk(pfn)
+    def _file_places(self, pfn: int) -> Iterable[tuple[MmStruct, int, Vma | None]]:
+        """Where a page of a file may be mapped."""
+        if self._policy.per_pte:
+            return self._policy.walk(pfn)
         pgoff = self._pages.index[pfn]
         return [
             (vma.vm_mm, vma.vm_start + ((pgoff - vma.vm_pgoff) << PAGE_SHIFT), vma)
@@ -156,7 +158,7 @@ class Rmap:
         reference.
         """
         kernel, pages, stats, q = self._kernel, self._pages, self.unmapped, self._q
-        policy, mapcount, refcount = kernel.policy, pages.mapcount, pages.refcount
+        policy, mapcount, refcount = self._policy, pages.mapcount, pages.refcount
         stats.nr_walks += 1
         flags = pages.flags[pfn]
         is_anon = flags & PG_anon
@@ -167,7 +169,7 @@ class Rmap:
         result = SWAP_AGAIN
         nr_proposed = nr_checked = 0
         is_dirty = False
-        for mm, vaddr, vma in self._proposals(pfn, flags):
+        for mm, vaddr, vma in policy.walk(pfn) if is_anon else self._file_places(pfn):
             nr_proposed += 1
             rss = mm.rss_anon + mm.rss_file + mm.rss_shmem
             if not rss:
