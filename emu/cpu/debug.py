@@ -247,8 +247,7 @@ class DebugUnit:
             return False
         cpu = self._cpu
         if self._trap is not None:
-            # The start of a block asks the block hook first, the breakpoint next.
-            self.mid_block = cpu._tick_block.block_start != cpu.words[cpu.rip_word]
+            self.mid_block = True  # this block has been counted, also where it begins
         elif self._replaying:
             self._end_replay()
         elif self._stepping:
