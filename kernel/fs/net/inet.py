@@ -151,7 +151,9 @@ class InetSocket(Socket):
 class TcpSocket(InetSocket, ConnectedSocket):
     """SOCK_STREAM."""
 
-    __slots__ = ("local_ip", "local_port", "noticed_close", "owns_port", "remote")
+    __slots__ = ("failed_connect", "local_ip", "local_port", "noticed_close", "owns_port", "remote")
+
+    writable_mask = POLLOUT | POLLWRNORM
 
     def __init__(self, task: Task, family: int, flags: int) -> None:
         path = task.kernel.vfs.pseudo.new_socket(task)
@@ -161,6 +163,8 @@ class TcpSocket(InetSocket, ConnectedSocket):
         self.remote: InetAddress | None = None
         self.owns_port = True
         self.noticed_close = False
+        self.failed_connect = False
+        """A non-blocking connect was refused."""
         self.sndbuf, self.rcvbuf = TCP_BUFFER, TCP_RCVBUF
 
     def tcp_state(self) -> int:
@@ -194,6 +198,9 @@ class TcpSocket(InetSocket, ConnectedSocket):
         if self.pending_connect:
             self.pending_connect = False
             self.take_error()
+            if self.failed_connect:
+                self.failed_connect = False
+                raise KernelError(Errno.ECONNABORTED, "the connection was refused")
             return
         if self.was_connected:
             raise KernelError(Errno.EISCONN, "socket is connected")
@@ -207,6 +214,7 @@ class TcpSocket(InetSocket, ConnectedSocket):
             if blocks:
                 raise KernelError(Errno.ECONNREFUSED, "nobody listens")
             self.error = int(Errno.ECONNREFUSED)
+            self.failed_connect = True
         else:
             if server.backlog_full and blocks:
                 yield from wait_for_backlog(self, server)
@@ -244,6 +252,15 @@ class TcpSocket(InetSocket, ConnectedSocket):
             return False
         self.noticed_close = True
         return True
+
+    def poll(self, task: Task | None) -> int:
+        if self.failed_connect or (self.peer is None and self.noticed_close and self.was_connected):
+            both = POLLIN | POLLRDNORM | self.writable_mask | POLLHUP | POLLRDHUP
+            return both | (POLLERR if self.error else 0)
+        return super().poll(task)
+
+    def charge_for(self, length: int) -> int:
+        return length
 
     def shutdown(self, how: int) -> None:
         if self.listening and how != s.SHUT_WR:
@@ -317,7 +334,8 @@ class UdpSocket(InetSocket):
                 self.error = int(Errno.ECONNREFUSED)  # the answer to a connected socket: port unreachable
                 self.wq.wake_up()
         elif receiver.queued_bytes + len(data) <= receiver.rcvbuf:
-            receiver.queue.append(Message(data, s.pack_inet(receiver.family, source), None, []))
+            sender = s.pack_inet(receiver.family, source)
+            receiver.queue.append(Message(self, 0, data, sender, None, []))
             receiver.queued_bytes += len(data)
             receiver.wq.wake_up()
         return len(data)
@@ -350,7 +368,7 @@ class UdpSocket(InetSocket):
         received.address = message.address
         received.flags = s.MSG_TRUNC if len(message.data) > count else 0
         if not flags & s.MSG_PEEK:
-            self.queue.popleft()
+            self.queue.popleft().free()
             self.queued_bytes -= len(message.data)
         return received
 

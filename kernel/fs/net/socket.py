@@ -2,7 +2,8 @@
 
 Models ``net/socket.c`` and ``net/core/sock.c``.
 
-Invariant: a message in a receive queue counts in ``queued_bytes`` of that queue's socket until it is read or dropped.
+Invariants: a message in a receive queue counts in ``queued_bytes`` of that queue's socket, as far as it is not read; it
+is charged to its sender's ``wmem`` until it is gone (:meth:`Message.free`).
 
 Deliberate differences: no out-of-band data (MSG_OOB: EOPNOTSUPP); buffer sizes are kept as set, and bound what is
 queued.
@@ -57,9 +58,14 @@ class Ucred:
 class Message:
     """One buffer in a receive queue (``struct sk_buff``): bytes, sender, passed files."""
 
-    __slots__ = ("address", "cred", "data", "files", "start")
+    __slots__ = ("address", "charge", "cred", "data", "files", "sender", "start")
 
-    def __init__(self, data: bytes, address: bytes, cred: Ucred | None, files: list[File]) -> None:
+    def __init__(
+        self, sender: Socket, charge: int, data: bytes, address: bytes, cred: Ucred | None, files: list[File]
+    ) -> None:
+        self.sender = sender
+        self.charge = charge
+        sender.wmem += charge
         self.data = data
         self.start = 0
         self.address = address
@@ -71,10 +77,25 @@ class Message:
     def __len__(self) -> int:
         return len(self.data) - self.start
 
-    def drop(self) -> None:
+    def free(self) -> None:
+        """The message has left its queue: its sender has room again, files that nobody took are closed."""
+        self.sender.wmem -= self.charge
+        self.charge = 0
+        self.sender.wq.wake_up()
         for file in self.files:
             fput(file)
         self.files = []
+
+
+def skb_truesize(length: int) -> int:
+    """What a buffer with ``length`` bytes takes: the structure, and its data in a slab or in pages."""
+    needed = length + 320
+    if needed > 4096:
+        return 768 + (length + 4095 & ~4095)
+    size = 512
+    while size < needed:
+        size *= 2
+    return 256 + size
 
 
 class Received:
@@ -112,7 +133,7 @@ class Socket(File):
 
     __slots__ = (
         "error", "family", "linger", "listening", "options", "peercred", "protocol", "queued_bytes", "rcv_timeout_ns",
-        "rcvbuf", "shutdown_mask", "snd_timeout_ns", "sndbuf", "type", "wq",
+        "rcvbuf", "shutdown_mask", "snd_timeout_ns", "sndbuf", "type", "wmem", "wq",
     )  # fmt: skip
 
     def __init__(self, task: Task, family: int, sock_type: int, protocol: int, flags: int, path: Path) -> None:
@@ -133,6 +154,8 @@ class Socket(File):
         self.snd_timeout_ns: int | None = None
         self.peercred: Ucred | None = None
         self.queued_bytes = 0
+        self.wmem = 0
+        """What this socket has sent and nobody has read, in bytes of memory."""
 
     # -- errors and waiting --------------------------------------------------------------------------------
     def take_error(self) -> None:

@@ -16,7 +16,7 @@ from kernel.abi import socket as s
 from kernel.abi.errno import Errno, KernelError
 from kernel.abi.poll import POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDHUP, POLLRDNORM, POLLWRBAND, POLLWRNORM
 from kernel.fs.file import fput
-from kernel.fs.net.socket import Control, Message, Received, Socket, Ucred
+from kernel.fs.net.socket import Control, Message, Received, Socket, Ucred, skb_truesize
 from kernel.task.waitqueue import Blocking
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from kernel.task.task import Task
 
 _READABLE = POLLIN | POLLRDNORM
-_WRITABLE = POLLOUT | POLLWRNORM | POLLWRBAND
+MAX_PIECE = 36_480
+"""A stream is sent in buffers of at most this many bytes."""
 
 
 class ConnectedSocket(Socket):
@@ -36,6 +37,7 @@ class ConnectedSocket(Socket):
 
     records = False
     """SOCK_SEQPACKET: every send is one record."""
+    writable_mask = POLLOUT | POLLWRNORM | POLLWRBAND
 
     def __init__(self, task: Task, family: int, sock_type: int, protocol: int, flags: int, path: Path) -> None:
         super().__init__(task, family, sock_type, protocol, flags, path)
@@ -128,8 +130,8 @@ class ConnectedSocket(Socket):
             peer = self._writable_peer(task, flags, done)
             if peer is None:
                 return done
-            part = self._room_for(peer, data[done:])
-            if part or (self.records and not data):
+            if self.wmem < self.sndbuf:
+                part = data if self.records else data[done : done + MAX_PIECE]
                 self._deliver(task, peer, part, control)
                 done += len(part)
                 if done == len(data):
@@ -161,33 +163,16 @@ class ConnectedSocket(Socket):
         """TCP notices only from the answer to a first send that the other end is gone: that send succeeds."""
         return False
 
-    def _room_for(self, peer: ConnectedSocket, data: bytes) -> bytes:
-        """As much of ``data`` as may be queued now; a record goes whole or not at all."""
-        room = self.sndbuf - peer.queued_bytes
-        if self.records:
-            return data if not peer.queue or room >= len(data) + 64 * len(peer.queue) else b""
-        return data[:room] if room > 0 else b""
-
     def _deliver(self, task: Task, peer: ConnectedSocket, part: bytes, control: Control) -> None:
         files, control.files = control.files, []
         cred = control.cred or (Ucred.of(task) if self.family == s.AF_UNIX else None)
-        last = peer.queue[-1] if peer.queue else None
-        mergeable = (
-            not self.records
-            and last is not None
-            and not files
-            and not last.files
-            and control.cred is None
-            and len(last.data) < 4096
-            and _same_sender(last.cred, cred)
-        )
-        if mergeable:
-            assert last is not None
-            last.data += part
-        else:
-            peer.queue.append(Message(part, b"", cred, files))
+        peer.queue.append(Message(self, self.charge_for(len(part)), part, b"", cred, files))
         peer.queued_bytes += len(part)
         peer.wq.wake_up()
+
+    def charge_for(self, length: int) -> int:
+        """How much of the send buffer ``length`` bytes take."""
+        return skb_truesize(length)
 
     # -- receiving -----------------------------------------------------------------------------------------
     def recvmsg(self, task: Task, count: int, flags: int) -> Blocking[Received]:
@@ -250,14 +235,12 @@ class ConnectedSocket(Socket):
                 message.start += len(piece)
                 self.queued_bytes -= len(piece)
                 if message.start == len(message.data):
-                    self.queue.popleft()
+                    self.queue.popleft().free()
             parts.append(piece)
             have += len(piece)
             if received.files:
                 break
         received.data = b"".join(parts)
-        if have and not flags & s.MSG_PEEK:
-            self._made_room()
 
     def _take_record(self, received: Received, count: int, flags: int) -> None:
         message = self.queue[0]
@@ -269,13 +252,8 @@ class ConnectedSocket(Socket):
             received.files = [file.get() for file in message.files]
             return
         received.files, message.files = message.files, []
-        self.queue.popleft()
+        self.queue.popleft().free()
         self.queued_bytes -= len(message.data)
-        self._made_room()
-
-    def _made_room(self) -> None:
-        if self.peer is not None:
-            self.peer.wq.wake_up()
 
     def getpeername(self) -> bytes:
         if not self.was_connected:
@@ -284,7 +262,7 @@ class ConnectedSocket(Socket):
 
     # -- state ---------------------------------------------------------------------------------------------
     def shutdown(self, how: int) -> None:
-        if not self.was_connected and not self.listening:
+        if not self.was_connected and not self.listening and self.family != s.AF_UNIX:
             raise KernelError(Errno.ENOTCONN, "socket is not connected")
         if not 0 <= how <= 2:
             raise KernelError(Errno.EINVAL, "shutdown how")
@@ -299,7 +277,7 @@ class ConnectedSocket(Socket):
         peer = self.peer
         mask = POLLERR if self.error else 0
         if not self.was_connected:
-            return mask | POLLHUP | _WRITABLE
+            return mask | POLLHUP | self.writable_mask
         peer_sends = peer is not None and not peer.shutdown_mask & s.SEND_SHUTDOWN
         peer_reads = peer is not None and not peer.shutdown_mask & s.RCV_SHUTDOWN
         receive_shut = self.shutdown_mask & s.RCV_SHUTDOWN or not peer_sends
@@ -310,12 +288,12 @@ class ConnectedSocket(Socket):
             mask |= POLLHUP
         if self.queue or self.error:
             mask |= _READABLE
-        if peer is None or not peer_reads or self.sndbuf - peer.queued_bytes > self.sndbuf // 4:
-            mask |= _WRITABLE
+        if peer is None or not peer_reads or self.wmem * 4 <= self.sndbuf:
+            mask |= self.writable_mask
         return mask
 
     def outq(self) -> int:
-        return self.peer.queued_bytes if self.peer is not None else 0
+        return self.wmem
 
     def release(self) -> None:
         peer = self.peer
@@ -327,7 +305,7 @@ class ConnectedSocket(Socket):
             self.closed_with(peer, bool(self.queue))
             peer.wq.wake_up()
         for message in self.queue:
-            message.drop()
+            message.free()
         self.queue.clear()
         for child in list(self.accept_queue):  # connections that nobody accepted
             if child.peer is not None:

@@ -20,7 +20,7 @@ from kernel.abi.stat import S_IFMT, S_IFSOCK
 from kernel.fs.dcache import Path
 from kernel.fs.dirops import do_mknodat
 from kernel.fs.namei import LOOKUP_FOLLOW, path_lookup
-from kernel.fs.net.socket import Control, Message, Received, Socket, Ucred
+from kernel.fs.net.socket import Control, Message, Received, Socket, Ucred, skb_truesize
 from kernel.fs.net.stream import ConnectedSocket, wait_for_backlog
 from kernel.fs.permission import inode_permission
 from kernel.task.waitqueue import Blocking
@@ -179,13 +179,15 @@ class UnixSeqpacket(UnixStream):
 class UnixDgram(_UnixNamed):
     """SOCK_DGRAM."""
 
-    __slots__ = ("name", "peer", "place", "queue", "senders")
+    __slots__ = ("is_closed", "name", "peer", "place", "queue", "senders")
 
     def __init__(self, task: Task, flags: int) -> None:
         path = task.kernel.vfs.pseudo.new_socket(task)
         super().__init__(task, s.AF_UNIX, s.SOCK_DGRAM, 0, flags, path)
         self.name = b""
         self.place: Path | None = None
+        self.is_closed = False
+        """Those connected to it notice when they next send."""
         self.peer: UnixDgram | None = None
         self.queue: deque[Message] = deque()
         self.senders: dict[UnixDgram, None] = {}
@@ -238,6 +240,9 @@ class UnixDgram(_UnixNamed):
                 raise KernelError(Errno.EPERM, "the other socket is connected elsewhere")
         elif self.peer is not None:
             other = self.peer
+            if other.is_closed:
+                self._set_peer(None)
+                raise KernelError(Errno.ECONNREFUSED, "the receiver is gone")
         else:
             raise KernelError(Errno.ENOTCONN, "socket is not connected")
         if self.shutdown_mask & s.SEND_SHUTDOWN or other.shutdown_mask & s.RCV_SHUTDOWN:
@@ -245,15 +250,16 @@ class UnixDgram(_UnixNamed):
         if len(data) > self.sndbuf - 32:
             raise KernelError(Errno.EMSGSIZE, "datagram larger than the send buffer")
         deadline_ns = self.deadline(self.snd_timeout_ns)
-        while len(other.queue) > MAX_DGRAM_QLEN and other is not self:
+        while self.wmem >= self.sndbuf or (len(other.queue) > MAX_DGRAM_QLEN and other is not self):
             if not self.blocks(flags):
                 raise KernelError(Errno.EAGAIN, "the receiver's queue is full")
-            yield from self.pause(deadline_ns, other.wq)
-            if other.f_count <= 0:
+            yield from self.pause(deadline_ns, self.wq, other.wq)
+            if other.is_closed:
                 raise KernelError(Errno.ECONNREFUSED, "the receiver is gone")
         files, control.files = control.files, []
         source = self.getsockname() if self.name else b""
-        other.queue.append(Message(data, source, control.cred or Ucred.of(task), files))
+        cred = control.cred or Ucred.of(task)
+        other.queue.append(Message(self, skb_truesize(len(data)), data, source, cred, files))
         other.queued_bytes += len(data)
         other.wq.wake_up()
         return len(data)
@@ -277,9 +283,9 @@ class UnixDgram(_UnixNamed):
         if flags & s.MSG_PEEK:
             received.files = [file.get() for file in message.files]
             return received
-        self.queue.popleft()
-        self.queued_bytes -= len(message.data)
         received.files, message.files = message.files, []
+        self.queue.popleft().free()
+        self.queued_bytes -= len(message.data)
         self.wq.wake_up()
         for sender in self.senders:
             sender.wq.wake_up()
@@ -310,13 +316,12 @@ class UnixDgram(_UnixNamed):
         self.unbind()
         self.f_inode.i_socket = None
         self._set_peer(None)
-        for sender in list(self.senders):
-            sender.peer = None
-            sender.error = int(Errno.ECONNREFUSED) if not sender.queue else sender.error
+        self.is_closed = True
+        for sender in self.senders:
             sender.wq.wake_up()
         self.senders.clear()
         for message in self.queue:
-            message.drop()
+            message.free()
         self.queue.clear()
         self.wq.wake_up()
 
