@@ -55,6 +55,9 @@ class VmStat:
         self.refused: Counter[str] = Counter()
         """Touching areas that stayed apart, by reason."""
         self.nr_splits = 0
+        self.nr_uncharged_areas = 0
+        """How often an area became writable without being charged by rule: MAP_NORESERVE, and the source that mremap
+        with old_len 0 leaves.  While it is 0, every private writable area has VM_ACCOUNT (rmap/check.py)."""
 
 
 def rlimit(kernel: Kernel, resource: int) -> int:

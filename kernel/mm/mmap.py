@@ -265,8 +265,10 @@ def _mmap_region(mm: MmStruct, addr: int, len_bytes: int, vm_flags: int, pgoff: 
             if vm_flags & VM_ACCOUNT:
                 vm_unacct_memory(kernel, nr_pages)
             raise
-    if not linux_6:
-        vm_flags &= ~VM_NORESERVE
+    if vm_flags & VM_NORESERVE:
+        kernel.vm_stat.nr_uncharged_areas += 1
+        if not linux_6:
+            vm_flags &= ~VM_NORESERVE
     prev = mm.areas.find_prev(addr)
     if vma_merge(mm, prev, addr, end, vm_flags, None, file, pgoff) is None:
         vma = Vma(mm, addr, end, vm_flags, pgoff, file)

@@ -128,6 +128,7 @@ def _unmap_source(mm: MmStruct, vma: Vma, addr: int, len_bytes: int) -> None:
     except KernelError:
         # The source cannot be split, or old_len was 0.  It stays, never to be accounted again: so did Linux.
         if accounted:
+            mm.kernel.vm_stat.nr_uncharged_areas += 1
             vm_unacct_memory(mm.kernel, (vm_end - vm_start - len_bytes) >> PAGE_SHIFT)
         return
     if not accounted:

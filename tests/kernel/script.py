@@ -151,7 +151,7 @@ class Script:
         nr, *args = registers
         spec = TABLE_64[nr]
         assert spec is not None
-        task = SimpleNamespace(mm=self.mm, files=_NoFiles(), kernel=self.kernel)
+        task = SimpleNamespace(mm=self.mm, files=_NoFiles(), kernel=self.kernel, personality=0)
         value = compile_entry(spec)(task, *args, *[0] * (6 - len(args))) or 0
         if spec.name not in ("mmap", "mremap"):
             return f"={value}"

@@ -30,7 +30,7 @@ def task_of(kernel: Any, mm: MmStruct, **files: Any) -> Any:
         return table[fd]
 
     table = {int(name[2:]): file for name, file in files.items()}
-    return SimpleNamespace(kernel=kernel, mm=mm, files=SimpleNamespace(get=get))
+    return SimpleNamespace(kernel=kernel, mm=mm, files=SimpleNamespace(get=get), personality=0)
 
 
 def test_declared() -> None:

@@ -22,7 +22,7 @@ from kernel.mm.rmap.policy import vma_address
 from kernel.mm.rmap.pte_chain import PteChainPolicy
 from kernel.mm.rmap.scan import Mapping, scan_all
 from kernel.mm.shmem import ShmemInode
-from kernel.mm.types import PAGE_MASK, TASK_SIZE, VM_ACCOUNT, VM_LOCKED, MmStruct, Vma
+from kernel.mm.types import PAGE_MASK, TASK_SIZE, VM_ACCOUNT, VM_LOCKED, VM_SHARED, VM_WRITE, MmStruct, Vma
 
 if TYPE_CHECKING:
     from kernel.kernel import Kernel
@@ -111,6 +111,12 @@ def _committed(kernel: Kernel, mms: list[MmStruct]) -> Iterator[Violation]:
     if kernel.vm_stat.committed_pages != nr_pages:
         charged = kernel.vm_stat.committed_pages
         yield Violation("committed", f"{charged} pages charged, but areas account for {nr_pages}")
+    if kernel.vm_stat.nr_uncharged_areas:
+        return
+    for mm in mms:
+        for vma in mm.areas:
+            if vma.vm_flags & (VM_WRITE | VM_SHARED | VM_ACCOUNT) == VM_WRITE:
+                yield Violation("accounted", f"mm {mm.id}: {vma!r} may be written and was never charged")
 
 
 # -- pages -------------------------------------------------------------------------------------------------------
