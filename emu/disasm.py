@@ -1,4 +1,4 @@
-"""One instruction as text, by capstone.  Imports capstone only when first asked (as emu/cpu/operands.py does).
+"""One instruction as text, by capstone.  The only module that imports capstone, and only when first asked.
 
 Intel syntax, as ``objdump -M intel`` and the processor manuals write it; a rip-relative operand is followed by the
 address it means, as objdump does it.
@@ -35,3 +35,18 @@ def disassemble(code: bytes, address: int) -> str | None:
             text += f"  # {target:#x}"
         return text
     return None
+
+
+@lru_cache(maxsize=1)
+def _detail_engine() -> Any:
+    import capstone
+
+    engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    engine.detail = True
+    return engine
+
+
+@lru_cache(maxsize=4096)
+def with_operands(code: bytes) -> Any:
+    """capstone's own record of the first instruction of ``code``, operands included; None: it is none."""
+    return next(iter(_detail_engine().disasm(code, 0, 1)), None)

@@ -10,9 +10,9 @@ compares the bytes themselves for writes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, NamedTuple
 
+from emu.disasm import with_operands
 from kernel.hardware import Reg
 
 _U64 = 0xFFFF_FFFF_FFFF_FFFF
@@ -34,20 +34,6 @@ class MemoryAccess(NamedTuple):
 
     def overlaps(self, start: int, end: int) -> bool:
         return self.address < end and start < self.address + self.length
-
-
-@lru_cache(maxsize=1)
-def _engine() -> Any:
-    import capstone
-
-    engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-    engine.detail = True
-    return engine
-
-
-@lru_cache(maxsize=4096)
-def _decoded(code: bytes) -> Any:
-    return next(iter(_engine().disasm(code, 0, 1)), None)
 
 
 def _register(name: str, read: Callable[[Reg], int]) -> int:
@@ -101,7 +87,7 @@ def _signed(value: int, bits: int) -> int:
 
 def memory_accesses(code: bytes, read: Callable[[Reg], int]) -> list[MemoryAccess] | None:
     """What the instruction ``code`` would access with these registers; None: it is not known."""
-    insn = _decoded(code)
+    insn = with_operands(code)
     if insn is None:
         return None
     mnemonic = insn.mnemonic.rsplit(" ", 1)[-1]
