@@ -29,7 +29,11 @@
     const unit = state.byRecord ? "records" : "time";
     layout.xaxis.title.text = figure.axes[unit].title;
     layout.xaxis.range = figure.axes[unit].range.slice();
-    layout.uirevision = unit; // keeps zoom and legend when only the theme changes
+    if (state.unit === unit) { // only the theme changes: keep the view
+      layout.xaxis.range = element._fullLayout.xaxis.range.slice();
+      layout.yaxis.range = element._fullLayout.yaxis.range.slice();
+    }
+    state.unit = layout.uirevision = unit;
     layout.autosize = true;
     return Plotly.react(element, data, layout, config);
   }
@@ -96,7 +100,7 @@
       if (trace.type === "scatter" && trace.mode === "markers") figure.alt[i].x.forEach((n, point) => events.push({ n, trace: i, point }));
     });
     events.sort((a, b) => a.n - b.n);
-    drawn.set(element.id, { figure, events, at: null, byRecord: false });
+    drawn.set(element.id, { figure, events, at: null, byRecord: false, unit: null });
     draw(element).then(() => {
       element.on("plotly_hover", ({ points: [point] }) => { if (point.data.hovertext) say(element, point.data.hovertext[point.pointNumber]); });
       element.on("plotly_relayout", (change) => link(element, change));
