@@ -240,6 +240,8 @@ class Entry:
                 task.exit_work |= TIF_SIGPENDING
         if SYS_EXIT.on:
             self._trace_exit(task, ret, error)
+        if self.kernel.reclaim.kswapd_wanted:
+            self.kernel.reclaim.kswapd_tick()
         if self.kernel.check_every:
             self._count_check()
 
