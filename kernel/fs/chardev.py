@@ -32,6 +32,7 @@ class NullFile(File):
     __slots__ = ()
 
     seekable = FMODE_LSEEK | FMODE_PREAD | FMODE_PWRITE
+    reads_buffer = False
 
     def read(self, task: Task | None, count: int) -> bytes | Blocking[bytes]:
         return b""
@@ -93,6 +94,7 @@ class RandomFile(NullFile):
     __slots__ = ()
 
     bulk = True
+    reads_buffer = True
 
     def read(self, task: Task | None, count: int) -> bytes | Blocking[bytes]:
         return self.kernel.rng.randbytes(min(count, MAX_RW_COUNT))

@@ -74,6 +74,10 @@ class File:
 
     bulk = False
     """A read of ``count`` bytes that gives fewer has come to the end, so large reads may be done in parts."""
+    unit_bytes = 1
+    """A transfer to or from a bad buffer ends at a multiple of this many bytes: a pipe moves whole pages."""
+    reads_buffer = True
+    """False: a write never looks at its buffer (/dev/null)."""
     can_poll = True
     """False: epoll_ctl refuses the file with EPERM (regular files and directories)."""
     seekable = 0

@@ -148,6 +148,8 @@ class PipeFile(File):
 
     __slots__ = ("pipe", "w_seen")
 
+    unit_bytes = PAGE_SIZE
+
     def __init__(self, path: Path, inode: Inode, flags: int, pipe: Pipe) -> None:
         super().__init__(path, inode, flags)
         self.pipe = pipe

@@ -85,8 +85,19 @@ def import_iovec(task: Task, addr: int, nr: int) -> list[Iovec]:
     return vector
 
 
-def gather(task: Task, vector: list[Iovec]) -> bytes:
-    """The bytes that the vector names, up to the first bad page (EFAULT if that is the first byte)."""
+def gather(task: Task, vector: list[Iovec], file: File | None = None) -> bytes:
+    """The bytes that the vector names, up to the first bad page as ``file`` takes them (EFAULT if that is nothing)."""
+    if file is not None and not file.reads_buffer:
+        return bytes(total_length(vector))
+    data = _gather_some(task, vector)
+    if file is not None and file.unit_bytes > 1 and len(data) < total_length(vector):
+        data = data[: len(data) - len(data) % file.unit_bytes]
+        if not data:
+            raise KernelError(Errno.EFAULT, "bad address in the buffer")
+    return data
+
+
+def _gather_some(task: Task, vector: list[Iovec]) -> bytes:
     mm = user_mm(task)
     parts: list[bytes] = []
     for base, length in vector:
@@ -126,6 +137,7 @@ def store_read(task: Task, file: File, vector: list[Iovec], data: bytes) -> int:
     """Give the program what was read; what cannot be stored goes back to the file."""
     done = scatter(task, vector, data)
     if done < len(data):
+        done -= done % file.unit_bytes
         file.unread(data[done:])
         if not done:
             raise KernelError(Errno.EFAULT, "bad buffer")
@@ -186,7 +198,7 @@ def write_in_parts(task: Task, file: File, vector: list[Iovec]) -> Blocking[int]
     while vector:
         part = head(vector, CHUNK)
         try:
-            data = gather(task, part)
+            data = gather(task, part, file)
             result = file.write(task, data)
             written = result if isinstance(result, int) else (yield from result)
         except KernelError:

@@ -104,7 +104,7 @@ def sys_write(task: Task, fd: Fd, buf: BufIn, count: Size) -> Any:
     try:
         data = copy_from_user(task.mm, buf, count)  # type: ignore[arg-type]
     except KernelError:
-        data = gather(task, [(buf, check_rw_range(buf, count))])
+        data = gather(task, [(buf, check_rw_range(buf, count))], file)
     return file.write(task, data)
 
 
@@ -141,7 +141,7 @@ def sys_writev(task: Task, fd: Fd, vec: UserAddr, vlen: ULong) -> Any:
 def _write_vector(task: Task, file: File, vector: list[Iovec]) -> Any:
     if total_length(vector) > CHUNK:
         return write_in_parts(task, file, vector)
-    return file.write(task, gather(task, vector))
+    return file.write(task, gather(task, vector, file))
 
 
 # ---- at a given position --------------------------------------------------------------------------------------------
