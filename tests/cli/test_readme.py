@@ -59,7 +59,7 @@ def run(command: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("example", examples(), ids=lambda example: example.command)
+@pytest.mark.parametrize("example", list(examples()), ids=lambda example: example.command)
 def test_readme_shows_what_comes_out(example: Example) -> None:
     actual = run(example.command)
     assert matches(example.output, actual), f"$ {example.command}\n{actual}"
