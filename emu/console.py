@@ -222,6 +222,12 @@ class HostConsole:
     def fsync(self, fd: int) -> None:
         _call(os.fsync, fd)
 
+    def open_again(self, fd: int, flags: int) -> int:
+        return _call(os.open, f"/proc/self/fd/{fd}", flags | os.O_CLOEXEC | os.O_NOCTTY)
+
+    def close_again(self, fd: int) -> None:
+        os.close(fd)
+
     # ---- the terminal -------------------------------------------------------------------------------------------
 
     def write_tty(self, data: bytes) -> int:

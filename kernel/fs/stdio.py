@@ -15,7 +15,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from kernel.abi.errno import ERESTARTSYS, Errno, KernelError
-from kernel.abi.fcntl import AT_FDCWD, O_ACCMODE, O_APPEND, O_NOCTTY, O_NONBLOCK, O_RDWR
+from kernel.abi.fcntl import AT_FDCWD, O_ACCMODE, O_APPEND, O_NOCTTY, O_NONBLOCK, O_RDWR, SEEK_CUR, SEEK_SET
 from kernel.abi.ioctl import FIONREAD
 from kernel.abi.poll import POLLERR, POLLHUP, POLLIN
 from kernel.abi.signal import SIGPIPE
@@ -62,7 +62,9 @@ class StdioInode(DataInode):
         have = self.console.open_flags(self.fd) & O_ACCMODE
         if have not in (O_RDWR, flags & O_ACCMODE):
             raise KernelError(Errno.EACCES, "the host's descriptor is not open for that")
-        return make_stdio_file(path, self, flags)
+        if self.i_mode & S_IFMT == S_IFREG:
+            return StdioRegular(path, self, flags, self.console.open_again(self.fd, flags & (O_ACCMODE | O_APPEND)))
+        return StdioStream(path, self, flags)
 
     def readpages(self, pgoff: int, nr: int) -> bytes:
         data = self.console.pread(self.fd, pgoff << PAGE_SHIFT, nr << PAGE_SHIFT)
@@ -144,15 +146,30 @@ def write_through(task: Task | None, console: Console, fd: int, data: bytes) -> 
 
 
 class StdioRegular(RegularFile):
-    """A regular file of the host, at the position that the host's descriptor has."""
+    """A regular file of the host, at the position that the host's descriptor has.
 
-    __slots__ = ("console", "fd")
+    Opened again (/dev/stdin), it has a descriptor of its own, with a position of its own.
+    """
 
-    def __init__(self, path: Path, inode: StdioInode, flags: int) -> None:
+    __slots__ = ("console", "fd", "owns_fd")
+
+    def __init__(self, path: Path, inode: StdioInode, flags: int, own_fd: int | None = None) -> None:
+        self.fd = -1
         super().__init__(path, inode, flags)
         self.console = inode.console
-        self.fd = inode.fd
+        self.fd = inode.fd if own_fd is None else own_fd
+        self.owns_fd = own_fd is not None
         self.noatime = True
+
+    @property
+    def f_pos(self) -> int:
+        """The host's descriptor knows."""
+        return self.console.lseek(self.fd, 0, SEEK_CUR)
+
+    @f_pos.setter
+    def f_pos(self, pos: int) -> None:
+        if self.fd >= 0:  # not while this object is being made
+            self.console.lseek(self.fd, pos, SEEK_SET)
 
     def read(self, task: Task | None, count: int) -> bytes | Blocking[bytes]:
         return self.console.read(self.fd, count)
@@ -195,6 +212,10 @@ class StdioRegular(RegularFile):
 
     def fallocate(self, mode: int, offset: int, len_bytes: int) -> None:
         raise KernelError(Errno.EOPNOTSUPP, "not on the host's descriptors")
+
+    def release(self) -> None:
+        if self.owns_fd:
+            self.console.close_again(self.fd)
 
     def __repr__(self) -> str:
         return f"<StdioRegular {self.fd}>"
