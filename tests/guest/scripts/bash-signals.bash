@@ -4,8 +4,8 @@ echo $?
 echo $?
 sh -c 'kill -ABRT $$'
 echo $?
-sleep 5 & kill $!
-wait $! 2>/dev/null
+# bash says "Terminated" when it hears of it, which may be before or in wait
+{ sleep 5 & kill $!; wait $!; } 2>/dev/null
 echo $?
 timeout 0.1 sleep 5
 echo $?
