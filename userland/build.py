@@ -46,14 +46,27 @@ def compiler() -> str:
     return f"{gcc}; {linker}"
 
 
-def build(source: Path, target: Path) -> None:
-    """One program: its source and, when it has a ``main``, the runtime in ``lib/``."""
+def compile_object(source: Path, target: Path, optimise: str) -> None:
     root = USERLAND.parent
-    runtime = [USERLAND / "lib" / name for name in RUNTIME] if source.suffix == ".c" else []
+    command = ["gcc", *COMPILE, optimise, f"-ffile-prefix-map={root}=.", "-c", str(source.relative_to(root))]
+    subprocess.run([*command, "-o", str(target)], check=True, cwd=root)
+
+
+def build(source: Path, target: Path, objects: Path) -> None:
+    """One program: its source and, when it has a ``main``, the runtime in ``lib/``.
+
+    ``objects`` keeps what several programs share.  An object's name has no part in the program's bytes, because every
+    source names itself (``.file``).
+    """
     optimise = "-O2" if source.name.startswith(FAST) else "-Og"
-    inputs = [str(path.relative_to(root)) for path in (source, *runtime)]
-    command = ["gcc", *COMPILE, optimise, f"-ffile-prefix-map={root}=.", *LINK, *inputs, "-o", str(target)]
-    subprocess.run(command, check=True, cwd=root)
+    inputs = [objects / f"{source.stem}.o"]
+    compile_object(source, inputs[0], optimise)
+    for name in RUNTIME if source.suffix == ".c" else ():
+        shared = objects / f"lib-{name}{optimise}.o"
+        if not shared.exists():
+            compile_object(USERLAND / "lib" / name, shared, optimise)
+        inputs.append(shared)
+    subprocess.run(["gcc", *LINK, *map(str, inputs), "-o", str(target)], check=True)
     target.chmod(0o755)
 
 
@@ -89,7 +102,7 @@ def check() -> int:
     with tempfile.TemporaryDirectory() as directory:
         for source in programs():
             target = Path(directory) / source.stem
-            build(source, target)
+            build(source, target, Path(directory))
             if digest(target) != expected.get(source.stem):
                 stale.append(source.stem)
     for name in stale:
@@ -107,7 +120,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         for source in programs():
             target = Path(directory) / source.stem
-            build(source, target)
+            build(source, target, Path(directory))
             image = IMAGES / source.stem
             if not image.exists() or digest(image) != digest(target):
                 image.write_bytes(target.read_bytes())

@@ -111,9 +111,13 @@ def test_check_reports_a_stale_image(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     import userland.build as build
 
     require(["gcc", "ld"])
-    manifest = tmp_path / "manifest"
-    made_by, digests = read_manifest()
-    stale = "".join(f"{'0' * 64 if name == 'hello' else value}  {name}\n" for name, value in digests.items())
-    manifest.write_text(f"# compiler: {build.compiler()}\n{stale}")
-    monkeypatch.setattr(build, "MANIFEST", manifest)
-    assert made_by != build.compiler() or check() == 1
+    hello = build.USERLAND / "hello.S"
+    monkeypatch.setattr(build, "programs", lambda: [hello])
+    monkeypatch.setattr(build, "MANIFEST", tmp_path / "manifest")
+    build.build(hello, tmp_path / "hello", tmp_path)
+    build.write_manifest({"hello": digest(tmp_path / "hello")})
+    assert check() == 0
+    build.write_manifest({"hello": "0" * 64})
+    assert check() == 1
+    build.write_manifest({"hello": digest(tmp_path / "hello"), "gone": "0" * 64})
+    assert check() == 1
