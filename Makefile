@@ -59,6 +59,8 @@ proof: $(DEV_STAMP) bytecode
 
 bench: $(DEV_STAMP) bytecode
 	@$(BIN)/python -m tests.bench
+	@echo
+	@$(BIN)/python -m tests.bench.pressure
 
 lint: $(DEV_STAMP)
 	@$(BIN)/ruff check .
