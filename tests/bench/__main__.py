@@ -17,6 +17,7 @@ from tests.bench.measure import (
     RAW_BEST,
     RAW_BEST_PLUS,
     RAW_FLAT,
+    RAW_TICK,
     BenchError,
     available,
     medians,
@@ -44,18 +45,18 @@ class Row:
 
 def compute(nr_runs: int) -> Iterator[Row]:
     """Loops without system calls: pagewalk's speed relative to Unicorn alone."""
-    contenders = list(filter(available, (NATIVE, QEMU_USER, RAW_FLAT, RAW_BEST, RAW_BEST_PLUS, PAGEWALK)))
+    contenders = list(filter(available, (NATIVE, QEMU_USER, RAW_FLAT, RAW_BEST, RAW_BEST_PLUS, RAW_TICK, PAGEWALK)))
     for variant, rounds in COMPUTE_ROUNDS.items():
         times = net_cpu_s(contenders, ["bench_compute", variant, str(rounds)], ["bench_compute", variant, "1"], nr_runs)
         ours = times[PAGEWALK.name]
         per_round = ours / (rounds - 1)
-        flat, best, plus = (times[c.name] / ours for c in (RAW_FLAT, RAW_BEST, RAW_BEST_PLUS))
+        flat, best, plus, tick = (times[c.name] / ours for c in (RAW_FLAT, RAW_BEST, RAW_BEST_PLUS, RAW_TICK))
         yield Row(
             f"compute {variant}",
             f"{flat:.2f} x raw flat, {best:.2f} x raw best",
             ">= 1.00, >= 0.85",
             flat >= 1.0 and best >= 0.85,
-            f"{per_round * 1000:.1f} ms a round; {plus:.2f} x raw best+; {_slower(times, ours)}",
+            f"{per_round * 1000:.1f} ms a round; {plus:.2f} x raw best+, {tick:.2f} x raw tick; {_slower(times, ours)}",
         )
 
 
@@ -78,6 +79,14 @@ def syscalls(nr_runs: int) -> Iterator[Row]:
     yield _rate_row(
         "getppid", "calls", 100_000, NR_CALLS, ["bench_getppid", str(NR_CALLS)], ["bench_getppid", "1"], nr_runs
     )
+
+
+def reads(nr_runs: int) -> Iterator[Row]:
+    """A call that takes data through the kernel, beside getppid, the cheapest there is."""
+    contenders = list(filter(available, (NATIVE, QEMU_USER, PAGEWALK)))
+    times = net_cpu_s(contenders, ["bench_read", "200000", "4096"], ["bench_read", "1", "4096"], nr_runs)
+    others = ", ".join(f"{c.name} {200_000 / times[c.name]:,.0f}" for c in contenders if c is not PAGEWALK)
+    yield Row("read 4 KiB of /dev/zero", f"{200_000 / times[PAGEWALK.name]:,.0f} calls/s", "", None, others)
 
 
 def faults(nr_runs: int) -> Iterator[Row]:
@@ -145,6 +154,7 @@ def areas(nr_runs: int) -> Iterator[Row]:
 ROWS: dict[str, Callable[[int], Iterator[Row]]] = {
     "compute": compute,
     "getppid": syscalls,
+    "read": reads,
     "fault": faults,
     "fork": forks,
     "mprotect": mprotects,

@@ -31,6 +31,7 @@ NATIVE = Contender("native", ())
 RAW_FLAT = Contender("raw flat", (PYTHON, "-m", "tests.bench.raw_unicorn", "flat"))
 RAW_BEST = Contender("raw best", (PYTHON, "-m", "tests.bench.raw_unicorn", "best"))
 RAW_BEST_PLUS = Contender("raw best+", (PYTHON, "-m", "tests.bench.raw_unicorn", "best+"))
+RAW_TICK = Contender("raw tick", (PYTHON, "-m", "tests.bench.raw_unicorn", "tick"))
 PAGEWALK = Contender("pagewalk", (PYTHON, "-m", "emu", "run", "--"))
 QEMU_USER = Contender("qemu-user", ("qemu-x86_64",))
 
@@ -51,6 +52,7 @@ _ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.st
 class Sample:
     cpu_s: float
     wall_s: float
+    output: bytes
 
 
 class BenchError(Exception):
@@ -61,24 +63,33 @@ def run_once(contender: Contender, argv: Sequence[str]) -> Sample:
     """One process from start to end."""
     command = [*contender.prefix, str(IMAGES / argv[0]), *argv[1:]]
     start = time.perf_counter()
-    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=_ENVIRONMENT)
+    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_ENVIRONMENT)
+    assert child.stdout is not None and child.stderr is not None
+    output = child.stdout.read()  # a few lines: the pipe never fills
     _, status, usage = os.wait4(child.pid, 0)
     wall = time.perf_counter() - start
-    complaint = child.stderr.read().decode() if child.stderr is not None else ""
+    complaint = child.stderr.read().decode()
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         raise BenchError(f"{' '.join(command)} ended with status {child.returncode}: {complaint.strip()}")
-    return Sample(usage.ru_utime + usage.ru_stime, wall)
+    return Sample(usage.ru_utime + usage.ru_stime, wall, output)
 
 
 def medians(contenders: Sequence[Contender], argv: Sequence[str], nr_runs: int) -> dict[str, Sample]:
     """The median CPU and wall time of each contender, in turns."""
     samples: dict[str, list[Sample]] = {contender.name: [] for contender in contenders}
+    outputs: dict[bytes, str] = {}
     for _ in range(nr_runs):
         for contender in contenders:
-            samples[contender.name].append(run_once(contender, argv))
+            sample = run_once(contender, argv)
+            samples[contender.name].append(sample)
+            outputs.setdefault(sample.output, contender.name)
+    if len(outputs) > 1:  # whoever computes something else may be as fast as they like
+        raise BenchError(f"{' '.join(argv)}: different output from {' and '.join(outputs.values())}")
     return {
-        name: Sample(statistics.median(s.cpu_s for s in taken), statistics.median(s.wall_s for s in taken))
+        name: Sample(
+            statistics.median(s.cpu_s for s in taken), statistics.median(s.wall_s for s in taken), taken[0].output
+        )
         for name, taken in samples.items()
     }
 

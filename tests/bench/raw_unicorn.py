@@ -1,17 +1,20 @@
 """A static program on Unicorn alone: no kernel, no page faults, the few system calls that the bench programs make.
 
-    python -m tests.bench.raw_unicorn flat|best|best+ PROG ARGS...
+    python -m tests.bench.raw_unicorn flat|best|best+|tick PROG ARGS...
 
 flat   physical memory, every region with all permissions: what most programs built on Unicorn do
 best   page tables that map text without write and data without execute permission: stores take the engine's fast path
 best+  the same, and the engine does not test for a stop request after every load and store (it then cannot be stopped
        from outside; pagewalk stops it by its block counter instead)
+tick   best with a native counter at every basic block: what pagewalk's clock costs
 
 Only for measuring; nothing of pagewalk's is used but the patch that makes the difference between best and best+.
 """
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import struct
 import sys
 from pathlib import Path
@@ -26,6 +29,9 @@ PAGE = 4096
 RAM_BYTES = 128 << 20
 HEAP_BASE = 16 << 20
 STACK_TOP = 12 << 20
+GAP_BYTES = 3 * PAGE
+"""Between allocations.  Without it two 1 MiB buffers lie 256 pages apart, use the same entries of the engine's TLB, and a
+copy between them is five times slower: a fault of this runner's layout, which must not count against Unicorn."""
 TABLES_BASE = RAM_BYTES - (1 << 20)
 _P, _W, _NX = 1, 2, 1 << 63
 
@@ -42,6 +48,8 @@ class RawMachine:
             self._switch_paging_on()
         if mode == "best+":
             self._leave_exit_checks_out()
+        if mode == "tick":
+            self._count_blocks()
         self._push_arguments(argv)
         self.engine.hook_add(uc.UC_HOOK_INSN, self._syscall, None, 1, 0, x86.UC_X86_INS_SYSCALL)
 
@@ -52,6 +60,19 @@ class RawMachine:
         view = SimpleNamespace(handle=handle.value, context_bytes=uclib.uc_context_size(handle))
         if not set_fast_memory(cast(Any, view)):
             sys.exit("the engine's flag was not found")
+
+    def _count_blocks(self) -> None:
+        """``sub qword [rcx], 1; ret`` as block hook; rcx is the hook's user data."""
+        self._code = mmap.mmap(-1, PAGE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        self._code.write(bytes.fromhex("48832901c3"))
+        self._counter = ctypes.c_int64(1 << 62)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(self._code))
+        status = uclib.uc_hook_add(
+            self.engine._uch, ctypes.byref(ctypes.c_size_t()), ctypes.c_int(uc.UC_HOOK_BLOCK), ctypes.c_void_p(address),
+            ctypes.c_void_p(ctypes.addressof(self._counter)), ctypes.c_uint64(1), ctypes.c_uint64(0),
+        )  # fmt: skip
+        if status:
+            sys.exit(f"uc_hook_add: {status}")
 
     def _load(self, program: bytes) -> int:
         entry, phoff = struct.unpack_from("<QQ", program, 24)
@@ -106,7 +127,7 @@ class RawMachine:
             result = a2
         elif nr == 9:
             result = self.heap
-            self.heap += (a1 + PAGE - 1) & -PAGE
+            self.heap += ((a1 + PAGE - 1) & -PAGE) + GAP_BYTES
             assert self.heap < TABLES_BASE, "the program needs more memory than this runner has"
         elif nr in (60, 231):
             self.status = a0 & 0xFF
@@ -125,7 +146,7 @@ class RawMachine:
 
 def main() -> int:
     mode, path, *args = sys.argv[1:]
-    if mode not in ("flat", "best", "best+"):
+    if mode not in ("flat", "best", "best+", "tick"):
         sys.exit(f"no mode {mode!r}")
     return RawMachine(Path(path).read_bytes(), [path.encode(), *(arg.encode() for arg in args)], mode).run()
 
