@@ -18,16 +18,19 @@ import errno
 import functools
 import os
 import stat as stat_module
+import struct
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from kernel.abi.errno import Errno, KernelError
-from kernel.abi.stat import Kstatfs
+from kernel.abi.stat import UNKNOWN_TIME, Kstatfs
 from kernel.fs.hostfs import HostStat
 
 _DIR_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _RENAME_EXCHANGE = 2
+_STATX_BTIME = 0x800
+_STATX_FLAGS = 0x100 | 0x800  # AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT
 _DTYPE_SHIFT = 12
 
 P = ParamSpec("P")
@@ -60,6 +63,11 @@ def _host_stat(st: os.stat_result) -> HostStat:
     )  # fmt: skip
 
 
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
 class ReadOnlyHostTree:
     """A host directory, never written."""
 
@@ -88,6 +96,16 @@ class ReadOnlyHostTree:
     @_kernel_errors
     def lstat(self, dirfd: int, name: bytes) -> HostStat:
         return _host_stat(os.stat(_checked(name), dir_fd=dirfd, follow_symlinks=False))
+
+    @_kernel_errors
+    def btime(self, dirfd: int, name: bytes) -> int:
+        room = ctypes.create_string_buffer(256)
+        statx = getattr(_libc(), "statx", None)
+        if statx is None or statx(dirfd, _checked(name), _STATX_FLAGS, _STATX_BTIME, room):
+            return UNKNOWN_TIME
+        (mask,) = struct.unpack_from("<I", room)
+        seconds, nanoseconds = struct.unpack_from("<qI", room, 80)
+        return seconds * 1_000_000_000 + nanoseconds if mask & _STATX_BTIME else UNKNOWN_TIME
 
     @_kernel_errors
     def readlink(self, dirfd: int, name: bytes) -> bytes:
@@ -180,11 +198,6 @@ def _with_path(dirfd: int, name: bytes, function: Callable[[str], T]) -> T:
         return function(f"/proc/self/fd/{fd}")
     finally:
         os.close(fd)
-
-
-@functools.cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
 
 
 class HostDirectory(ReadOnlyHostTree):

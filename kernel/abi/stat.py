@@ -44,6 +44,10 @@ def dev_minor(dev: int) -> int:
     return (dev & 0xFF) | ((dev >> 12) & ~0xFF)
 
 
+UNKNOWN_TIME = -1
+"""``btime`` of a file whose time of birth is not known."""
+
+
 class Kstat(NamedTuple):
     """``struct kstat``: what stat(2) and statx(2) report.  Times in nanoseconds since 1970."""
 
@@ -110,13 +114,14 @@ _STATX = struct.Struct("<IIQIIIHxxQQQQ" + "qIxxxx" * 4 + "IIIIQII" + "96x").pack
 
 
 def pack_statx(st: Kstat) -> bytes:
-    """``struct statx``, 256 bytes.  ``stx_btime`` is left out of the mask when it is not known (0)."""
-    mask = STATX_BASIC_STATS | STATX_MNT_ID | (STATX_BTIME if st.btime else 0)
+    """``struct statx``, 256 bytes.  ``stx_btime`` is left out of the mask when it is not known."""
+    mask = STATX_BASIC_STATS | STATX_MNT_ID | (STATX_BTIME if st.btime >= 0 else 0)
     giga = 1_000_000_000
+    birth = max(0, st.btime)
     return _STATX(
         mask, st.blksize, st.attributes, st.nlink, st.uid, st.gid, st.mode, st.ino, st.size, st.blocks,
         STATX_ATTRIBUTES_MASK,
-        st.atime // giga, st.atime % giga, st.btime // giga, st.btime % giga,
+        st.atime // giga, st.atime % giga, birth // giga, birth % giga,
         st.ctime // giga, st.ctime % giga, st.mtime // giga, st.mtime % giga,
         dev_major(st.rdev), dev_minor(st.rdev), dev_major(st.dev), dev_minor(st.dev),
         st.mnt_id, 0, 0,

@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kernel.abi.errno import Errno, KernelError
-from kernel.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, Kstat, Kstatfs
+from kernel.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, UNKNOWN_TIME, Kstat, Kstatfs
 from kernel.fs.notify import fsnotify_inode_gone
 from kernel.fs.permission import Owner, generic_permission
 
@@ -75,6 +75,8 @@ class SuperBlock:
     """The name in the third column of /proc/mounts."""
     s_magic = 0
     s_blocksize = 4096
+    has_btime = False
+    """Do its files know when they were made?"""
 
     def __init__(self, kernel: Kernel, dev: int) -> None:
         self.kernel = kernel
@@ -144,7 +146,7 @@ class Inode:
         self.i_atime = now
         self.i_mtime = now
         self.i_ctime = now
-        self.i_btime = now
+        self.i_btime = now if sb.has_btime else UNKNOWN_TIME
         self._mapping: AddressSpace | None = None
         self.i_flctx: FileLockContext | None = None
         self.i_marks: InodeMarks | None = None
@@ -201,6 +203,10 @@ class Inode:
             sb.s_dev, self.i_ino, self.i_mode, self.i_nlink, self.i_uid, self.i_gid, self.i_rdev, self.i_size,
             sb.s_blocksize, self.blocks(), self.i_atime, self.i_mtime, self.i_ctime, self.i_btime,
         )  # fmt: skip
+
+    def btime(self) -> int:
+        """When the file was made, for statx; UNKNOWN_TIME if that is not known."""
+        return self.i_btime
 
     def blocks(self) -> int:
         """``st_blocks``: how many 512-byte units are allocated."""

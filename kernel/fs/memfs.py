@@ -41,6 +41,7 @@ class MemSuper(SuperBlock):
     s_type = "tmpfs"
     s_magic = TMPFS_MAGIC
     dirent_size = DIRENT_SIZE
+    has_btime = True
 
     def __init__(self, kernel: Kernel, dev: int, space: Space, mode: int = 0o1777) -> None:
         super().__init__(kernel, dev)

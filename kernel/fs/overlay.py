@@ -26,6 +26,7 @@ from kernel.abi.stat import (
     S_IFLNK,
     S_IFMT,
     S_IFREG,
+    UNKNOWN_TIME,
     Kstat,
     Kstatfs,
     mode_to_dtype,
@@ -78,11 +79,12 @@ class OverlaySuper(MemSuper):
         if stat is None:
             return None
         key = (stat.dev, stat.ino)
-        inode = self.known.get(key)
-        if inode is not None and inode.i_nlink:
-            return inode
+        known = self.known.get(key)
+        if known is not None and known.i_nlink:
+            return known
         inode = self._make_lower(parent, name, stat)
         _take_attributes(inode, stat)
+        inode.lower_at = (parent, name)
         self.known[key] = inode
         return inode
 
@@ -128,7 +130,7 @@ def _take_attributes(inode: OvlReg | OvlDir | OvlSymlink | OvlSpecial, stat: Hos
     inode.i_nlink = stat.nlink
     inode.i_size = stat.size
     inode.i_atime, inode.i_mtime, inode.i_ctime = stat.atime, stat.mtime, stat.ctime
-    inode.i_btime = 0
+    inode.i_btime = UNKNOWN_TIME
     inode.lower_blocks = stat.blocks
 
 
@@ -139,6 +141,8 @@ class _Overlaid:
 
     dev: int
     is_pinned: bool
+    lower_at: tuple[HostDir, bytes] | None
+    """Where the object is on the host, if it comes from there."""
     lower_blocks: int
     """``st_blocks`` on the host; for what is not there, what a new directory takes."""
 
@@ -160,6 +164,17 @@ class _Overlaid:
     def blocks(self) -> int:
         return self.lower_blocks
 
+    def btime(self) -> int:
+        """Asked of the host only when a program wants it."""
+        assert isinstance(self, Inode)
+        if self.lower_at is None:
+            return Inode.btime(self)
+        parent, name = self.lower_at
+        try:
+            return parent.cache.tree.btime(parent.fd(), name)
+        except KernelError:
+            return UNKNOWN_TIME
+
     def evict(self) -> None:
         assert isinstance(self, Inode)
         super().evict()  # type: ignore[misc]
@@ -173,7 +188,7 @@ class _Overlaid:
 
 
 class OvlReg(_Overlaid, MemReg):
-    __slots__ = ("dev", "is_pinned", "lower_blocks")
+    __slots__ = ("dev", "is_pinned", "lower_at", "lower_blocks")
 
     def __init__(
         self, sb: OverlaySuper, dev: int, ino: int, mode: int, owner: Owner, store: FileStore
@@ -181,6 +196,7 @@ class OvlReg(_Overlaid, MemReg):
         super().__init__(sb, ino, mode, owner, store)
         self.dev = dev
         self.is_pinned = False
+        self.lower_at: tuple[HostDir, bytes] | None = None
         self.lower_blocks = 0
 
     def open(self, task: Task | None, path: Path, flags: int) -> File | Generator[Any, Any, File]:
@@ -226,29 +242,31 @@ class OvlReg(_Overlaid, MemReg):
 
 
 class OvlSymlink(_Overlaid, MemSymlink):
-    __slots__ = ("dev", "is_pinned", "lower_blocks")
+    __slots__ = ("dev", "is_pinned", "lower_at", "lower_blocks")
 
     def __init__(self, sb: OverlaySuper, dev: int, ino: int, owner: Owner, target: bytes) -> None:
         super().__init__(sb, ino, owner, target)
         self.dev = dev
         self.is_pinned = False
+        self.lower_at: tuple[HostDir, bytes] | None = None
         self.lower_blocks = 0
 
 
 class OvlSpecial(_Overlaid, MemSpecial):
-    __slots__ = ("dev", "is_pinned", "lower_blocks")
+    __slots__ = ("dev", "is_pinned", "lower_at", "lower_blocks")
 
     def __init__(self, sb: OverlaySuper, dev: int, ino: int, mode: int, owner: Owner, rdev: int) -> None:
         super().__init__(sb, ino, mode, owner.uid, owner.gid, rdev)
         self.dev = dev
         self.is_pinned = False
+        self.lower_at: tuple[HostDir, bytes] | None = None
         self.lower_blocks = 0
 
 
 class OvlDir(_Overlaid, MemDir):
     """A directory: merged if ``lower`` is not None."""
 
-    __slots__ = ("dev", "is_pinned", "lower", "lower_blocks", "whiteouts")
+    __slots__ = ("dev", "is_pinned", "lower", "lower_at", "lower_blocks", "whiteouts")
 
     def __init__(
         self, sb: OverlaySuper, dev: int, ino: int, mode: int, owner: Owner, lower: HostDir | None
@@ -256,6 +274,7 @@ class OvlDir(_Overlaid, MemDir):
         super().__init__(sb, ino, mode, owner.uid, owner.gid)
         self.dev = dev
         self.is_pinned = False
+        self.lower_at: tuple[HostDir, bytes] | None = None
         self.lower_blocks = NEW_DIR_BLOCKS
         self.lower = lower
         self.whiteouts: dict[bytes, None] = {}

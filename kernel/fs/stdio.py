@@ -19,7 +19,7 @@ from kernel.abi.fcntl import AT_FDCWD, O_ACCMODE, O_APPEND, O_NOCTTY, O_NONBLOCK
 from kernel.abi.ioctl import FIONREAD
 from kernel.abi.poll import POLLERR, POLLHUP, POLLIN
 from kernel.abi.signal import SIGPIPE
-from kernel.abi.stat import S_IFMT, S_IFREG, Kstat
+from kernel.abi.stat import S_IFMT, S_IFREG, UNKNOWN_TIME, Kstat
 from kernel.fs.dcache import Path
 from kernel.fs.file import File
 from kernel.fs.regular import DataInode, RegularFile
@@ -54,7 +54,7 @@ class StdioInode(DataInode):
         self.i_size = st.size
         return Kstat(
             st.dev, st.ino, st.mode, st.nlink, st.uid, st.gid, st.rdev, st.size, 4096, st.blocks,
-            st.atime, st.mtime, st.ctime, 0,
+            st.atime, st.mtime, st.ctime, UNKNOWN_TIME,
         )  # fmt: skip
 
     def open(self, task: Task | None, path: Path, flags: int) -> File | Generator[Any, Any, File]:

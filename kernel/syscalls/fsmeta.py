@@ -29,7 +29,9 @@ from kernel.abi.stat import (
     S_IFREG,
     ST_VALID,
     STATX_ATTR_MOUNT_ROOT,
+    STATX_BTIME,
     STATX_RESERVED,
+    UNKNOWN_TIME,
     Kstatfs,
     StatxMask,
     pack_stat,
@@ -115,7 +117,10 @@ def sys_statx(
     if flags & ~(AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_EMPTY_PATH | AT_STATX_SYNC_TYPE):
         raise KernelError(Errno.EINVAL, "unknown flags")
     path = _lookup(task, dfd, filename, flags, not flags & AT_SYMLINK_NOFOLLOW)
-    stat = path.dentry.d_inode.getattr()
+    inode = path.dentry.d_inode
+    stat = inode.getattr()
+    if mask & STATX_BTIME and stat.btime == UNKNOWN_TIME:
+        stat = stat._replace(btime=inode.btime())
     attributes = stat.attributes | (STATX_ATTR_MOUNT_ROOT if path.dentry is path.mnt.mnt_root else 0)
     copy_to_user(user_mm(task), buffer, pack_statx(stat._replace(mnt_id=path.mnt.mnt_id, attributes=attributes)))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kernel.abi.stat import S_IFDIR, mode_to_dtype
+from kernel.abi.stat import S_IFDIR, Kstat, mode_to_dtype
 from kernel.fs.dcache import Dentry, Path
 from kernel.fs.inode import DirEntry, Inode
 from kernel.fs.procfs import system
@@ -107,6 +107,11 @@ class ProcRoot(VolatileDir):
         sb = self.i_sb
         assert isinstance(sb, PseudoSuper)
         return sb.once((task, "pid"), lambda: PidDir(sb, task, True))
+
+    def getattr(self) -> Kstat:
+        """Every process is a link more."""
+        nr_processes = len(self.i_sb.kernel.pids.thread_group_leaders())
+        return super().getattr()._replace(nlink=self.fixed.i_nlink + nr_processes)
 
     def entries(self, task: Task | None = None) -> list[DirEntry]:
         kernel = self.i_sb.kernel
