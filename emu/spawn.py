@@ -59,11 +59,14 @@ def _host_credentials() -> Cred:
 
 
 def _enter_directory(machine: Machine, task: Task, cwd: str | None) -> None:
-    """The host's current directory if the guest has it; one that was asked for must exist."""
+    """The host's current directory if it is there and the guest has it, else /; one that was asked for must exist."""
     from emu.machine import NotRunnable
 
     vfs = machine.kernel.vfs
-    wanted = os.getcwd() if cwd is None else cwd
+    try:
+        wanted = os.getcwd() if cwd is None else cwd
+    except FileNotFoundError:  # it has been removed
+        return
     try:
         task.fs.cwd = vfs.lookup(task, os.fsencode(wanted), flags=LOOKUP_FOLLOW | LOOKUP_DIRECTORY)
     except KernelError as error:
@@ -105,5 +108,5 @@ def _execvp(task: Task, argv: list[bytes], envp: list[bytes], path: str) -> None
 
 def _explain(error: KernelError) -> str:
     """What is wrong, in words; the kernel's own reason when it has one that says more."""
-    words = _WORDS.get(Errno(error.errno), str(error))
+    words = _WORDS.get(Errno(error.errno)) or os.strerror(error.errno)
     return f"{words} ({error.reason})" if error.reason else words
