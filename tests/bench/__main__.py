@@ -10,7 +10,9 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from kernel.profile import PROFILES
 from tests.bench.measure import (
+    COMPARE,
     NATIVE,
     PAGEWALK,
     QEMU_USER,
@@ -22,6 +24,7 @@ from tests.bench.measure import (
     available,
     medians,
     net_cpu_s,
+    pagewalk_with,
 )
 
 COMPUTE_ROUNDS = {"sha256": 20, "sieve": 40, "copy": 40, "integer": 200, "random": 40}
@@ -30,6 +33,8 @@ NR_CALLS = 1_000_000
 FAULT_PAGES, FAULT_ROUNDS = 8192, 12
 NR_FORKS = 200
 NR_MPROTECTS = 10_000
+COMPARED = ["bench_compute", "sieve", "40"]
+"""A program of about a second."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +156,42 @@ def areas(nr_runs: int) -> Iterator[Row]:
         )
 
 
+def policies(nr_runs: int) -> Iterator[Row]:
+    """What a policy adds to a first touch; P1 with 60,000 areas; all eight kernels beside each other."""
+    contenders = [pagewalk_with("--kernel", name) for name in PROFILES]
+    work = ["bench_fault", str(FAULT_PAGES), str(FAULT_ROUNDS)]
+    times = net_cpu_s(contenders, work, ["bench_fault", "1", "1"], nr_runs)
+    dearest, cheapest = max(times, key=times.__getitem__), min(times, key=times.__getitem__)
+    ratio = times[dearest] / times[cheapest]
+    yield Row(
+        "first touch, dearest policy : cheapest",
+        f"{ratio:.2f} x",
+        "<= 1.15",
+        ratio <= 1.15,
+        f"{dearest.split()[-1]} and {cheapest.split()[-1]}",
+    )
+    for name in ("2.6.6-rmap39", "2.6.7"):
+        contender = pagewalk_with("--kernel", name)
+        seconds = [medians([contender], ["p1", str(n)], nr_runs)[contender.name].cpu_s for n in (1, 30_000, 60_000)]
+        ratio = (seconds[2] - seconds[1]) / (seconds[1] - seconds[0])
+        yield Row(
+            f"P1 under {name}, 2nd 30,000 : 1st",
+            f"{ratio:.2f} x",
+            "<= 2",
+            ratio <= 2,
+            f"60,000 steps in {seconds[2]:.1f} s",
+        )
+    one = medians([PAGEWALK], COMPARED, nr_runs)[PAGEWALK.name].wall_s
+    eight = medians([COMPARE], COMPARED, nr_runs)[COMPARE.name].wall_s
+    yield Row(
+        "compare, 8 kernels",
+        f"{eight:.1f} s, {eight / one:.1f} x one run",
+        "<= 5 x",
+        eight <= 5 * one,
+        f"one run takes {one:.1f} s",
+    )
+
+
 ROWS: dict[str, Callable[[int], Iterator[Row]]] = {
     "compute": compute,
     "getppid": syscalls,
@@ -160,6 +201,7 @@ ROWS: dict[str, Callable[[int], Iterator[Row]]] = {
     "mprotect": mprotects,
     "hello": hello,
     "areas": areas,
+    "policies": policies,
 }
 
 

@@ -33,6 +33,7 @@ RAW_BEST = Contender("raw best", (PYTHON, "-m", "tests.bench.raw_unicorn", "best
 RAW_BEST_PLUS = Contender("raw best+", (PYTHON, "-m", "tests.bench.raw_unicorn", "best+"))
 RAW_TICK = Contender("raw tick", (PYTHON, "-m", "tests.bench.raw_unicorn", "tick"))
 PAGEWALK = Contender("pagewalk", (PYTHON, "-m", "emu", "run", "--"))
+COMPARE = Contender("compare", (PYTHON, "-m", "emu", "compare", "-q", "--"))
 QEMU_USER = Contender("qemu-user", ("qemu-x86_64",))
 
 

@@ -30,8 +30,9 @@ RAM_BYTES = 128 << 20
 HEAP_BASE = 16 << 20
 STACK_TOP = 12 << 20
 GAP_BYTES = 3 * PAGE
-"""Between allocations.  Without it two 1 MiB buffers lie 256 pages apart, use the same entries of the engine's TLB, and a
-copy between them is five times slower: a fault of this runner's layout, which must not count against Unicorn."""
+"""Between allocations.  Without it two 1 MiB buffers lie 256 pages apart, use the same entries of the engine's TLB,
+and a copy between them is five times slower: a fault of this runner's layout, which must not count against
+Unicorn."""
 TABLES_BASE = RAM_BYTES - (1 << 20)
 _P, _W, _NX = 1, 2, 1 << 63
 
