@@ -98,12 +98,12 @@ def _execvp(task: Task, argv: list[bytes], envp: list[bytes], path: str) -> None
     shown = os.fsdecode(name)
     if refused is None:
         raise NotRunnable(NOT_FOUND, f"{shown}: not found in PATH")
-    candidate, error = refused
+    candidate, refusal = refused
     # A script or program that is there, but needs another file that is not, cannot be run; it is not missing.
-    needs_another = error.reason.startswith(("interpreter", "loader"))
-    is_missing = error.errno in (Errno.ENOENT, Errno.ENOTDIR) and not needs_another
+    needs_another = refusal.reason.startswith(("interpreter", "loader"))
+    is_missing = refusal.errno in (Errno.ENOENT, Errno.ENOTDIR) and not needs_another
     status = NOT_FOUND if is_missing else NOT_RUNNABLE
-    raise NotRunnable(status, f"{os.fsdecode(candidate)}: {_explain(error)}")
+    raise NotRunnable(status, f"{os.fsdecode(candidate)}: {_explain(refusal)}")
 
 
 def _explain(error: KernelError) -> str:
