@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import bisect
 import io
+import itertools
 import posixpath
 import re
 import struct
@@ -141,7 +142,7 @@ class Image:
                 best[start] = (rank, size)
         starts = sorted(best)
         ends = []
-        for start, following in zip(starts, [*starts[1:], 1 << 64], strict=True):
+        for start, following in itertools.pairwise([*starts, 1 << 64]):
             size = best[start][1]
             ends.append(start + size if size else min(following, self._section_end(start)))
         return starts, ends, [best[start][0][3] for start in starts]

@@ -39,10 +39,11 @@ def _legend() -> str:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["text", "jsonl"]),
+    type=click.Choice(["text", "jsonl", "perfetto"]),
     default="text",
     show_default=True,
-    help="Lines to read, or JSON lines for programs.",
+    help="Lines to read, JSON lines for programs, or one JSON file for ui.perfetto.dev (by default of faults, "
+    "syscalls, swap, sched, signal and counters).",
 )
 @click.option("-o", "--output", metavar="FILE", help="Write the trace here instead of to stderr.")
 @click.option("--pid", "pids", type=int, multiple=True, metavar="N", help="Only this task.  Repeatable.")
@@ -88,6 +89,7 @@ def command(
     pagewalk trace -e faults -- ./prog
     pagewalk trace -e syscalls --syscall %memory -o calls.txt -- /bin/ls
     pagewalk trace -e faults,syscalls --format jsonl -o trace.jsonl -- ./prog
+    pagewalk trace --format perfetto -o trace.json -- ./prog
 
     The exit status is the program's, as for `pagewalk run`.
     """
@@ -96,10 +98,11 @@ def command(
     common = take_common(values)
     with _output(output) as stream:
         machine = power_on(common.config)
-        categories = _categories(events)
+        categories = _categories(events, form)
         condition = _filter(pids, addresses, kinds, syscalls, only_errors)
         color = common.use_color(output is None and sys.stderr.isatty())
-        session = TraceSession(machine.kernel, categories, _sink(form, stream, color), condition)
+        sink = _sink(form, stream, color)
+        session = TraceSession(machine.kernel, categories, sink, condition)
         session.start(argv, machine_fields(common.config))
         status: int | None = None
         try:
@@ -107,8 +110,17 @@ def command(
             status = run(machine)
         finally:
             session.finish(status)
+            _warn_of_size(sink, common.quiet)
     report_end(machine, common)
     return status
+
+
+def _warn_of_size(sink: Sink, quiet: bool) -> None:
+    from emu.trace.perfetto import LARGE_BYTES, PerfettoSink
+
+    if isinstance(sink, PerfettoSink) and sink.nr_bytes > LARGE_BYTES and not quiet:
+        size = f"{sink.nr_bytes >> 20} MiB"
+        print(f"pagewalk: warning: {size} are much for a viewer; --pid, --addr or fewer -e help", file=sys.stderr)
 
 
 def _words(values: tuple[str, ...]) -> list[str]:
@@ -116,11 +128,12 @@ def _words(values: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys(word for value in values for word in value.split(",") if word))
 
 
-def _categories(events: tuple[str, ...]) -> list[str]:
+def _categories(events: tuple[str, ...], form: str) -> list[str]:
+    from emu.trace.perfetto import DEFAULT_EVENTS
     from emu.trace.session import known_categories
 
     known = known_categories()
-    chosen = _words(events) or ["faults"]
+    chosen = _words(events) or (list(DEFAULT_EVENTS) if form == "perfetto" else ["faults"])
     if "all" in chosen:
         return known
     for name in chosen:
@@ -206,6 +219,10 @@ def _sink(form: str, stream: BinaryIO, color: bool) -> Sink:
         from emu.trace.jsonl import JsonLinesSink
 
         return JsonLinesSink(stream)
+    if form == "perfetto":
+        from emu.trace.perfetto import PerfettoSink
+
+        return PerfettoSink(stream)
     from emu.trace.text import TextSink
 
     return TextSink(stream, color)

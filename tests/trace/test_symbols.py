@@ -149,3 +149,17 @@ def test_truncated_files_do_no_harm(tmp_path: Path) -> None:
 )
 def test_disassembly(code: str, text: str | None) -> None:
     assert disassemble(bytes.fromhex(code), 0x401000) == text
+
+
+def test_a_stripped_static_program_has_sections_only(tmp_path: Path) -> None:
+    image = image_of(compiled(tmp_path, "-static", "-s"))
+    symbol = image.symbol_at(image._elf.header["e_entry"])
+    assert symbol is not None and symbol.name == ".text" and image.offsets_of("main") == []
+
+
+def test_where_a_name_lies_in_the_file(tmp_path: Path) -> None:
+    image = image_of(compiled(tmp_path))
+    (offset,) = image.offsets_of("main")
+    address = image.address_of(offset)
+    assert address is not None and str(image.symbol_at(address)) == "main"
+    assert image.offsets_of("no such thing") == []
