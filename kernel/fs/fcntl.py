@@ -2,8 +2,7 @@
 
 Models ``fs/fcntl.c``, and of ``mm/memfd.c`` the seals.
 
-Deliberate differences: no leases (F_SETLEASE: EINVAL), no dnotify (F_NOTIFY: EINVAL); O_ASYNC is kept but no SIGIO
-comes.
+Deliberate difference: no leases (F_SETLEASE: EINVAL).
 """
 
 from __future__ import annotations
@@ -22,10 +21,12 @@ from kernel.abi.fcntl import (
     F_UNLCK,
     F_WRLCK,
     FD_CLOEXEC,
+    O_ASYNC,
     O_NOATIME,
     SETFL_MASK,
     FcntlCmd,
 )
+from kernel.fs.fasync import dnotify, set_fasync
 from kernel.fs.locks import OFFSET_MAX, PosixLock, lock_context, posix_lock
 from kernel.fs.permission import owner_or_capable
 from kernel.fs.pipe import PipeFile
@@ -62,7 +63,9 @@ def do_fcntl(task: Task, fd: int, file: File, cmd: int, arg: int) -> int | Block
     if cmd == FcntlCmd.F_GETFL:
         return file.f_flags
     if cmd == FcntlCmd.F_SETFL:
-        return _setfl(task, file, arg)
+        return _setfl(task, fd, file, arg)
+    if cmd == FcntlCmd.F_NOTIFY:
+        return dnotify(task, file, fd, arg)
     if cmd in _LOCK_COMMANDS:
         return _lock_command(task, file, cmd, arg)
     if cmd == FcntlCmd.F_DUPFD_QUERY:
@@ -120,9 +123,11 @@ def _rare_command(task: Task, file: File, cmd: int, arg: int, arg_int: int) -> i
     raise KernelError(Errno.EINVAL, f"fcntl command {cmd}")
 
 
-def _setfl(task: Task, file: File, arg: int) -> int:
+def _setfl(task: Task, fd: int, file: File, arg: int) -> int:
     if arg & O_NOATIME and not file.f_flags & O_NOATIME and not owner_or_capable(task, file.f_inode):
         raise KernelError(Errno.EPERM, "O_NOATIME on a file of somebody else")
+    if (arg ^ file.f_flags) & O_ASYNC:
+        set_fasync(task, file, fd, arg & O_ASYNC != 0)
     file.set_flags(arg & SETFL_MASK | file.f_flags & ~SETFL_MASK)
     return 0
 

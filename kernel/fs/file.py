@@ -62,6 +62,7 @@ class File:
         "__weakref__",
         "f_count",
         "f_ep",
+        "f_fasync",
         "f_flags",
         "f_inode",
         "f_mode",
@@ -93,6 +94,8 @@ class File:
         inode.i_count += 1
         self.f_ep: Any = None
         """The epoll items that watch this file (kernel/fs/eventpoll.py)."""
+        self.f_fasync: Any = None
+        """Who is to be signalled (kernel/fs/fasync.py) while O_ASYNC is set."""
         self.f_owner = 0
         """F_SETOWN: pid, or minus a process group."""
         self.f_sig = 0
@@ -268,7 +271,12 @@ def _final_fput(file: File) -> None:
     if file.f_ep is not None:
         for item in list(file.f_ep):
             item.file_released()
+    if file.f_fasync is not None:
+        file.f_fasync.end()
     inode = file.f_inode
+    if inode.i_marks:
+        for mark in list(inode.i_marks):
+            mark.file_closed(file)
     if inode.i_flctx is not None:
         inode.i_flctx.remove_file(file)
     if inode.i_sb.watched and not file.f_mode & FMODE_PATH:

@@ -60,6 +60,9 @@ class Watch:
     def inode_gone(self) -> None:
         self.group.remove(self)
 
+    def file_closed(self, file: File) -> None:
+        """A watch belongs to the inode, not to an open file."""
+
 
 class InotifyFile(File):
     """``struct fsnotify_group`` of one inotify descriptor."""

@@ -11,6 +11,7 @@ from kernel.abi.errno import Errno, KernelError
 from kernel.abi.fcntl import O_ASYNC, O_NONBLOCK
 from kernel.abi.ioctl import FICLONE, FICLONERANGE, FIGETBSZ, FIOASYNC, FIOCLEX, FIONBIO, FIONCLEX, FIONREAD, FIOQSIZE
 from kernel.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
+from kernel.fs.fasync import set_fasync
 from kernel.fs.uio import user_mm
 from kernel.mm.usercopy import get_user_u32, put_user_u32, put_user_u64
 
@@ -29,6 +30,8 @@ def do_ioctl(task: Task, fd: int, file: File, cmd: int, arg: int) -> int | Block
     if cmd in (FIONBIO, FIOASYNC):
         bit = O_NONBLOCK if cmd == FIONBIO else O_ASYNC
         on = get_user_u32(user_mm(task), arg) != 0
+        if cmd == FIOASYNC:
+            set_fasync(task, file, fd, on)
         file.set_flags(file.f_flags | bit if on else file.f_flags & ~bit)
         return 0
     kind = file.f_inode.i_mode & S_IFMT

@@ -37,6 +37,10 @@ class Mark(Protocol):
         """The inode is deleted: the watch ends."""
         ...
 
+    def file_closed(self, file: File) -> None:
+        """The last descriptor of an open file on the inode is gone."""
+        ...
+
 
 InodeMarks = list[Mark]
 

@@ -5,7 +5,7 @@ write joins the last buffer if it fits whole, so capacity and atomicity (PIPE_BU
 
 Invariants: ``0 <= len(bufs) <= ring_size``; no buffer is empty; ``readers`` and ``writers`` count open files.
 
-Deliberate differences: the inode's times stay; no SIGIO.
+Deliberate difference: the inode's times stay.
 """
 
 from __future__ import annotations

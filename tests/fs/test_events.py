@@ -296,3 +296,31 @@ def test_inotify_of_a_file_that_goes_away(sim: FileSim) -> None:
     assert sim.do(task, "inotify_add_watch", fd, b"/f", IN_ATTRIB) == -Errno.ENOENT
     assert sim.do(task, "inotify_add_watch", 0, b"/", IN_ATTRIB) == -Errno.EINVAL
     assert sim.kernel.vfs.superblocks[0].watched == 0
+
+
+# ---- SIGIO ----------------------------------------------------------------------------------------------------------
+
+
+def test_sigio_and_directory_notification(sim: FileSim) -> None:
+    task = sim.shell()
+    sim.block(task, 1 << 28 | 1 << 39)
+    r, w = pipe(sim, task)
+    assert sim.do(task, "fcntl", r, 8, task.pid) == 0
+    assert sim.do(task, "fcntl", r, 4, 0o20000) == 0
+    write(sim, task, w, b"x")
+    assert task.signal.shared_pending.signal == 1 << 28, "SIGIO"
+    assert sim.do(task, "fcntl", r, 10, 40) == 0
+    write(sim, task, w, b"y")
+    assert task.signal.shared_pending.signal == 1 << 28 | 1 << 39, "the signal of F_SETSIG"
+    assert task.signal.shared_pending.queue[-1].fd == r
+    assert sim.do(task, "fcntl", r, 4, 0) == 0
+    sim.do(task, "mkdir", b"/d", 0o755)
+    directory = sim.do(task, "open", b"/d", 0)
+    assert sim.do(task, "fcntl", r, 1026, 4) == -Errno.ENOTDIR
+    assert sim.do(task, "fcntl", directory, 1026, 0x8000_0000) == 0
+    assert sim.do(task, "fcntl", directory, 10, 40) == 0
+    assert sim.do(task, "fcntl", directory, 1026, 4) == 0
+    before = len(task.signal.shared_pending.queue)
+    sim.do(task, "mkdir", b"/d/x", 0o755)
+    sim.do(task, "mkdir", b"/d/y", 0o755)
+    assert len(task.signal.shared_pending.queue) == before + 1, "told once without DN_MULTISHOT"
