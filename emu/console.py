@@ -34,6 +34,7 @@ T = TypeVar("T")
 _NULL_DEVICE = os.makedev(1, 3)
 _TIOCGWINSZ = 0x5413
 _CHUNK = 65_536
+_NOBODY_CARES_S = 0.05
 # Indices of the lists that termios.tcgetattr gives.
 _IFLAG, _OFLAG, _CFLAG, _LFLAG, _ISPEED, _OSPEED, _CC = range(7)
 _SPEEDS = {getattr(termios, name): int(name[1:]) for name in dir(termios) if name[0] == "B" and name[1:].isdigit()}
@@ -63,6 +64,8 @@ class HostConsole:
         self._old_wakeup_fd = -1
         self._old_winch: Any = None
         self._resized = False
+        self._announced = False
+        """The kernel has been told that standard input can be read, and has not read it since."""
 
     # ---- life ---------------------------------------------------------------------------------------------------
 
@@ -113,7 +116,10 @@ class HostConsole:
         return self._saved is not None or (driver is not None and bool(driver.input_waitqueue))
 
     def poll_host(self, timeout_ns: int | None) -> bool:
-        """Give the kernel what has come; ``timeout_ns`` None waits until something comes or a signal arrives."""
+        """Give the kernel what has come; ``timeout_ns`` None waits until something comes or a signal arrives.
+
+        True: a task can run now.
+        """
         driver = self._driver
         if driver is None:
             return False
@@ -136,14 +142,19 @@ class HostConsole:
             elif self._saved is not None and fd == self._tty_fd:
                 self._take_typed(driver)
             else:
+                self._announced = True
                 driver.input_ready()
-        return bool(ready)
+        if not ready or driver.has_runnable or self._resized:
+            return bool(ready)
+        if timeout_ns is None:
+            time.sleep(_NOBODY_CARES_S)  # there is input, but whoever sleeps waits for something else
+        return False
 
     def _watched(self, driver: ConsoleDriver) -> list[int]:
         watched = []
         if self._saved is not None:
             watched.append(self._tty_fd)
-        if driver.input_waitqueue and self._kinds[0] is StdioKind.STREAM:
+        if driver.input_waitqueue and self._kinds[0] is StdioKind.STREAM and not self._announced:
             watched.append(0)
         return watched
 
@@ -191,6 +202,8 @@ class HostConsole:
         return found[0][1] if found else 0
 
     def read(self, fd: int, count: int) -> bytes:
+        if fd == 0:
+            self._announced = False
         return _call(os.read, fd, count)
 
     def write(self, fd: int, data: bytes) -> int:

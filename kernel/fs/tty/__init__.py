@@ -47,7 +47,10 @@ class Console(Protocol):
         ...
 
     def poll_host(self, timeout_ns: int | None) -> bool:
-        """Take what has come from the host, waiting up to ``timeout_ns`` (None: until something comes)."""
+        """Take what has come from the host, waiting up to ``timeout_ns`` (None: until something comes).
+
+        True: a task can run now.
+        """
         ...
 
     def open_standard_files(self, task: Task) -> None: ...

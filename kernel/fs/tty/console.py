@@ -57,6 +57,11 @@ class ConsoleDriver:
         self.first_pgrp = 0
         """The process group that was started from the command line."""
 
+    @property
+    def has_runnable(self) -> bool:
+        """Has what came made a task runnable?"""
+        return bool(self.kernel.sched.runnable)
+
     def receive(self, data: bytes) -> None:
         """Bytes were typed at the terminal."""
         if self.tty is not None:
