@@ -113,7 +113,9 @@ class HostConsole:
     @property
     def is_waited_for(self) -> bool:
         driver = self._driver
-        return self._saved is not None or (driver is not None and bool(driver.input_waitqueue))
+        if self._saved is not None:
+            return True
+        return driver is not None and bool(driver.input_waitqueue) and not self._announced
 
     def poll_host(self, timeout_ns: int | None) -> bool:
         """Give the kernel what has come; ``timeout_ns`` None waits until something comes or a signal arrives.
