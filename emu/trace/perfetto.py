@@ -15,7 +15,8 @@ its readers enforce more or less.  Times are virtual, in microseconds; a time is
 multiplies by 1000 and cuts off (trace_processor does) has the exact nanosecond.
 
 The kernel's virtual time passes when it is entered (``kernel/clock.py``) and then stands still; here what happens in a
-call or fault is spread over that charge, in order, so that it can be seen.
+call is spread over that charge, in order, so that it can be seen.  No slice is empty and none touches the next:
+speedscope, which computes with floating-point numbers, needs that.
 """
 
 from __future__ import annotations
@@ -64,8 +65,9 @@ class PerfettoSink:
         self._stream = stream
         self._events: list[_Event] = []
         self._header: dict[str, Any] = {}
-        self._fault_ns = NS_PER_FAULT
-        self._call_ns = NS_PER_SYSCALL
+        self._fault_ns = NS_PER_FAULT - 1
+        """How long a fault is drawn: what it is charged, less the room before it."""
+        self._call_ns = NS_PER_SYSCALL - 1
         self._comms: dict[tuple[int, int], str] = {}
         self._kernel_faults: dict[int, list[Mapping[str, Any]]] = {}
         """By task: faults of the kernel inside the call that is under way."""
@@ -86,7 +88,7 @@ class PerfettoSink:
     def header(self, record: Mapping[str, Any]) -> None:
         self._header = {name: value for name, value in record.items() if name != "type"}
         if record.get("clock") == "host":
-            self._fault_ns = self._call_ns = 0
+            self._fault_ns = self._call_ns = 1
 
     def write(self, record: Mapping[str, Any]) -> None:
         kind = record["type"]
@@ -164,25 +166,29 @@ class PerfettoSink:
     def _syscall(self, record: Mapping[str, Any]) -> None:
         entered_ns = record["start_ns"]
         start_ns, end_ns = entered_ns - self._call_ns, record["ts_ns"]
-        args = {
-            "args": ", ".join(arg["text"] for arg in record["args"]),
-            "result": record["result_text"],
-        }
+        args = {"args": ", ".join(arg["text"] for arg in record["args"]), "result": record["result_text"]}
+        nr_faults = len(self._kernel_faults.get(record["pid"], ()))
+        if nr_faults:
+            args["faults"] = nr_faults
         self._slice(record["name"], start_ns, end_ns, record["tgid"], record["pid"], "syscall", args)
-        faults = self._kernel_faults.pop(record["pid"], [])
-        step_ns = self._call_ns // (len(faults) + 1)
-        for i, fault in enumerate(faults):
-            if fault["ts_ns"] <= entered_ns:
-                at_ns = start_ns + i * step_ns
-            else:
-                at_ns = max(start_ns, min(fault["ts_ns"], end_ns - 1))  # after a sleep
-            self._fault_slice(fault, at_ns, at_ns)
+        self._spread(self._kernel_faults.pop(record["pid"], []), start_ns, end_ns)
         self._claim_reads(record, start_ns)
+
+    def _spread(self, faults: list[Mapping[str, Any]], start_ns: int, end_ns: int) -> None:
+        """The kernel's faults inside a call: one after the other, as many as there is room for."""
+        step_ns = max(2, (end_ns - start_ns) // (len(faults) + 1))
+        for i, fault in enumerate(faults, start=1):
+            at_ns = start_ns + i * step_ns
+            if at_ns + 1 >= end_ns:
+                return
+            self._fault_slice(fault, at_ns, at_ns + 1)
 
     def _flush_kernel_faults(self, pid: int) -> None:
         """Faults of the kernel in no call that is shown: exec of the first program, a call that a filter hides."""
-        for fault in self._kernel_faults.pop(pid, []):
-            self._fault_slice(fault, fault["ts_ns"], fault["ts_ns"])
+        following_ns = self._last_ns
+        for fault in reversed(self._kernel_faults.pop(pid, [])):
+            following_ns = at_ns = max(min(fault["ts_ns"], following_ns) - 2, 0)
+            self._fault_slice(fault, at_ns, at_ns + 1)
 
     def _instant(self, record: Mapping[str, Any]) -> None:
         head = ("type", "n", "ts_ns", "pid", "tgid", "comm", "event", "fields")
@@ -212,7 +218,8 @@ class PerfettoSink:
     def _close_running(self, now_ns: int) -> None:
         if self._running is not None:
             who, since_ns = self._running
-            self._slice(who, since_ns, now_ns, MACHINE_PID, _CPU_TID, "sched", {})
+            if since_ns + 1 < now_ns:
+                self._slice(who, since_ns, now_ns - 1, MACHINE_PID, _CPU_TID, "sched", {})
             self._running = None
 
     # ---- swap ----------------------------------------------------------------------------------------------------
@@ -221,7 +228,8 @@ class PerfettoSink:
         fields = record["fields"]
         area, offset, nr_pages = fields["type"], fields["offset"], fields["nr_pages"]
         start_ns = max(record["ts_ns"] - self._call_ns, self._swap_ns)
-        self._swap_ns = end_ns = start_ns + 1
+        end_ns = start_ns + 1
+        self._swap_ns = end_ns + 1
         is_write = record["event"] == "swap:write"
         name = f"{'write' if is_write else 'read'} {nr_pages} page{'s' if nr_pages != 1 else ''}"
         args = {"area": area, "slot": offset, "task": f"{record['comm']}/{record['pid']}"}

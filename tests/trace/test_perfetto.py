@@ -82,12 +82,14 @@ def test_events_are_sorted(events: list[Event]) -> None:
 
 def test_slices_of_a_track_nest(events: list[Event]) -> None:
     stacks: dict[tuple[int, int], list[int]] = defaultdict(list)
+    ended: dict[tuple[int, int], int] = defaultdict(int)
     for event in of_phase(events, "X"):
         start, end = ns(event), ns(event) + ns(event, "dur")
         stack = stacks[event["pid"], event["tid"]]
         while stack and stack[-1] <= start:
-            stack.pop()
-        assert not stack or end <= stack[-1], event
+            ended[event["pid"], event["tid"]] = stack.pop()
+        assert start < end and (not stack or end < stack[-1]), event
+        assert start > ended[event["pid"], event["tid"]], event  # with room between two neighbours
         stack.append(end)
 
 
@@ -140,7 +142,7 @@ def test_calls_and_faults_are_those_of_the_trace() -> None:
         if record["type"] == "fault" and record["syscall"] is None:
             event = faults[record["fault_nr"]]
             assert event["args"]["address"] == record["address"] and event["name"] == f"fault {record['kind']}"
-            assert ns(event) + ns(event, "dur") == record["ts_ns"] and ns(event, "dur") == NS_PER_FAULT
+            assert ns(event) + ns(event, "dur") == record["ts_ns"] and ns(event, "dur") == NS_PER_FAULT - 1
             assert (event["pid"], event["tid"]) == (record["tgid"], record["pid"])
 
 
@@ -206,5 +208,12 @@ def test_a_trace_of_nothing_is_a_trace() -> None:
 def test_a_kernel_fault_in_no_call_is_drawn_alone() -> None:
     """exec of the first program, or a call that a filter hides."""
     events = trace("-e", "faults", *FAULTS)["traceEvents"]
-    kernel_faults = [event for event in of_phase(events, "X") if event["dur"] == 0]
+    kernel_faults = [event for event in of_phase(events, "X") if ns(event, "dur") == 1]
     assert kernel_faults and all(event["cat"] == "fault" for event in kernel_faults)
+
+
+def test_faults_that_find_no_room_in_their_call_are_counted() -> None:
+    """populate: 2000 pages in one call that is charged half a microsecond."""
+    events = trace("--", "images/vmscript", "m:0:2000:rw:P")["traceEvents"]
+    calls = [event for event in events if event.get("args", {}).get("faults", 0) >= 2000]
+    assert [event["name"] for event in calls] == ["mmap"]
