@@ -37,6 +37,8 @@ from kernel.fs.tty.devpts import make_devpts
 from kernel.fs.vfs import Vfs
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kernel.fs.hostfs import HostTree, WritableHostTree
     from kernel.fs.tty import Console
     from kernel.kernel import Kernel
@@ -47,10 +49,15 @@ PAGE_SIZE = 4096
 class HostFiles(Protocol):
     """What the emulator gives (``emu/hosttree.py``)."""
 
-    lower: HostTree
-    """The host directory that becomes the root."""
-    writable: list[tuple[bytes, WritableHostTree]]
-    """For every --writable directory: where the guest sees it, and its tree."""
+    @property
+    def lower(self) -> HostTree:
+        """The host directory that becomes the root."""
+        ...
+
+    @property
+    def writable(self) -> Sequence[tuple[bytes, WritableHostTree]]:
+        """For every --writable directory: where the guest sees it, and its tree."""
+        ...
 
 
 @dataclass
