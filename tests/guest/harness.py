@@ -66,9 +66,17 @@ class Case:
     timeout_seconds: float = 120
 
 
+def _hear_signals() -> None:
+    """A shell that puts the suite in the background has these ignored, and a native program would inherit that."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def _run(argv: list[str], stdin: str, env: dict[str, str], cwd: Path, timeout_seconds: float) -> Result:
     pipe = subprocess.PIPE
-    process = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, env=env, cwd=cwd, start_new_session=True)
+    process = subprocess.Popen(
+        argv, stdin=pipe, stdout=pipe, stderr=pipe, env=env, cwd=cwd, start_new_session=True, preexec_fn=_hear_signals
+    )
     try:
         out, err = process.communicate(stdin.encode(), timeout_seconds)
     except subprocess.TimeoutExpired:
