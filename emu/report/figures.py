@@ -205,7 +205,7 @@ def _fault_traces(faults: Sequence[Fault], axis: AddressAxis, unit: int) -> Iter
                 "symbol": shape,
                 "size": [_dot_size(group, dense) for group in groups],
                 "color": ["@major" if fault.is_major and kind != "bad" else color for fault in firsts],
-                "line": {"width": 1.6 if shape.endswith("-open") else 0.8, "color": _line_color(shape, color)},
+                "line": _dot_line(shape, color, dense),
             },
             "hovertext": [_fault_hover(group) for group in groups],
             "hoverinfo": "text",
@@ -213,13 +213,15 @@ def _fault_traces(faults: Sequence[Fault], axis: AddressAxis, unit: int) -> Iter
         yield trace, {"x": [fault.when.n for fault in firsts]}
 
 
-def _line_color(shape: str, color: str) -> str:
-    """Open shapes are drawn by their line; filled ones have a halo."""
-    return color if shape.endswith("-open") else "@paper"
+def _dot_line(shape: str, color: str, dense: bool) -> dict[str, Any]:
+    """Open shapes are drawn by their line; filled ones have a halo, unless they are so many that halos cover them."""
+    if shape.endswith("-open"):
+        return {"width": 1.6, "color": color}
+    return {"width": 0 if dense else 0.8, "color": "@paper"}
 
 
 def _dot_size(group: Sequence[Fault], dense: bool) -> int:
-    return (5 if dense else 8) + min(len(group).bit_length() - 1, 6)
+    return (4 if dense else 8) + min(len(group).bit_length() - 1, 6)
 
 
 def _clusters(faults: Sequence[Fault], axis: AddressAxis, dense: bool) -> list[list[Fault]]:

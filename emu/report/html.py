@@ -207,6 +207,12 @@ _TOOLS = (
 )
 
 
+_LEGEND = (
+    "Bands are areas: their colour and # name the anon_vma, paler ones cannot be written. Dots are faults: their shape "
+    "says how they were served, blue ones read a page from a file or from swap (major)."
+)
+
+
 def _figure(space: Space, key: str, nr_hidden: int, *, is_open: bool) -> str:
     buttons = "".join(
         f'<button type="button" data-do="{name}" title="{title}" aria-label="{title}">{sign}</button>'
@@ -229,5 +235,5 @@ def _figure(space: Space, key: str, nr_hidden: int, *, is_open: bool) -> str:
         f'zoom, n and p step through events, 0 shows everything."></div>'
         f'<noscript><p class="note">The pictures need JavaScript; the tables below do not.</p></noscript>'
         f'<output class="detail" aria-live="polite" for="{key}">Point at something, or step with n and p.</output>'
-        f"{hidden}</details>"
+        f'<p class="note">{_LEGEND}</p>{hidden}</details>'
     )
