@@ -12,21 +12,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 from emu.report.axis import AddressAxis
 from emu.report.story import Band, Fault, Mark, Sample, Space, When
 
 Trace = dict[str, Any]
+D = TypeVar("D", Fault, Mark)
 
 OKABE_ITO = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#0072B2", "#D55E00")
 _PATTERNS = ("", "/", "x", "-", "+", "\\", "|", ".")
 _GREEN, _VERMILLION, _BLUE, _ORANGE, _SKY, _PURPLE = "#009E73", "#D55E00", "#0072B2", "#E69F00", "#56B4E9", "#CC79A7"
 
 MAX_BANDS = 4000
-MAX_DOTS = 4000
+MAX_DOTS = 1500
 MAX_SAMPLES = 3000
+_THIN = 4.0
+"""Bands of less height (of the axis' 1000) have neither outline nor pattern: there would be nothing else to see."""
 _GRID = (1200, 500)
 """Dots of one kind that fall into one cell of so many columns and rows are drawn as one."""
 
@@ -135,9 +137,12 @@ def _band_traces(bands: Sequence[Band], axis: AddressAxis, unit: int) -> Iterabl
             "marker": {
                 "color": [color for color, _ in looks],
                 "opacity": [_OPACITY.get(band.perms[:3], 0.8) for band in chosen],
-                "line": {"width": 0.6, "color": "@ink"},
+                "line": {"width": [0.6 if high - low > _THIN else 0 for low, high in places], "color": "@ink"},
                 "pattern": {
-                    "shape": [pattern for _, pattern in looks],
+                    "shape": [
+                        pattern if high - low > _THIN else ""
+                        for (_, pattern), (low, high) in zip(looks, places, strict=True)
+                    ],
                     "fillmode": "overlay",
                     "fgcolor": "@ink",
                     "size": 6,
@@ -224,17 +229,17 @@ def _dot_size(group: Sequence[Fault], dense: bool) -> int:
     return (4 if dense else 8) + min(len(group).bit_length() - 1, 6)
 
 
-def _clusters(faults: Sequence[Fault], axis: AddressAxis, dense: bool) -> list[list[Fault]]:
-    """Each fault alone; of very many, those that would cover each other together."""
+def _clusters(dots: Sequence[D], axis: AddressAxis, dense: bool) -> list[list[D]]:
+    """Each dot alone; of very many, those that would cover each other together."""
     if not dense:
-        return [[fault] for fault in faults]
-    first, last = faults[0].when.ns, faults[-1].when.ns
+        return [[dot] for dot in dots]
+    first, last = dots[0].when.ns, dots[-1].when.ns
     columns, rows = _GRID
     per_column = max((last - first) / columns, 1)
-    cells: dict[tuple[int, int], list[Fault]] = {}
-    for fault in faults:
-        cell = int((fault.when.ns - first) / per_column), int(axis.place(fault.address) * rows / max(axis.height, 1))
-        cells.setdefault(cell, []).append(fault)
+    cells: dict[tuple[int, int], list[D]] = {}
+    for dot in dots:
+        cell = int((dot.when.ns - first) / per_column), int(axis.place(dot.address) * rows / max(axis.height, 1))
+        cells.setdefault(cell, []).append(dot)
     return list(cells.values())
 
 
@@ -258,9 +263,7 @@ def _mark_traces(marks: Sequence[Mark], axis: AddressAxis, unit: int) -> Iterabl
         chosen = [mark for mark in marks if mark.what == what]
         if not chosen:
             continue
-        groups = [
-            list(found) for _, found in groupby(chosen, key=lambda mark: (mark.when.ns, mark.address, mark.text))
-        ][:MAX_DOTS]
+        groups = _clusters(chosen, axis, len(chosen) > MAX_DOTS)
         firsts = [group[0] for group in groups]
         trace = {
             "type": "scatter",
@@ -269,12 +272,16 @@ def _mark_traces(marks: Sequence[Mark], axis: AddressAxis, unit: int) -> Iterabl
             "x": [_round(mark.when.ns / unit) for mark in firsts],
             "y": [axis.place(mark.address) for mark in firsts],
             "marker": {"symbol": shape, "size": 11, "color": color, "line": {"width": 2.4, "color": color}},
-            "hovertext": [
-                f"<b>{title}</b><br>{escape(mark.text, quote=False)}<br>{ns_text(mark.when.ns)}" for mark in firsts
-            ],
+            "hovertext": [_mark_hover(title, group) for group in groups],
             "hoverinfo": "text",
         }
         yield trace, {"x": [mark.when.n for mark in firsts]}
+
+
+def _mark_hover(title: str, group: Sequence[Mark]) -> str:
+    mark = group[0]
+    more = f"<br>and {len(group) - 1:,} more here" if len(group) > 1 else ""
+    return f"<b>{title}</b><br>{escape(mark.text, quote=False)}<br>{ns_text(mark.when.ns)}{more}"
 
 
 # ---- memory ---------------------------------------------------------------------------------------------------------
