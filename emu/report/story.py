@@ -252,7 +252,6 @@ class Story:
         mm = record["mm"]
         space = self._space(mm, record)
         space.comm, space.pid = record["comm"] or space.comm, record["tgid"] or space.pid
-        self._mm_of[record["tgid"]] = mm
         live = self._live.setdefault(mm, {})
         if record["gone"]:
             space.at_end = sorted(live.values(), key=lambda band: band.start)
@@ -260,6 +259,7 @@ class Story:
             self._close(mm, space.at_end, when)
             self._live[mm] = {}
             return
+        self._mm_of[record["tgid"]] = mm
         gone = [live.pop(start) for text in record["removed"] if (start := int(text, 16)) in live]
         for area in record["added"]:
             start = int(area["start"], 16)
@@ -284,7 +284,6 @@ class Story:
 
     def _counters(self, record: Mapping[str, Any], when: When) -> None:
         space = self._space(record["mm"], record)
-        self._mm_of[record["tgid"]] = record["mm"]
         space.samples.append(
             Sample(
                 when,

@@ -89,6 +89,17 @@ def test_the_kernel_is_named_with_its_overrides() -> None:
     assert story.kernel == "6.1 --rmap anonmm --bug mremap-twin"
 
 
+def test_after_exec_events_belong_to_the_new_address_space() -> None:
+    """The old one goes after the new one has come."""
+    script = Script()
+    script.areas((A, B, "rw-p", None), mm=1)
+    script.areas((A, B, "rw-p", None), mm=2)
+    script.gone(mm=1)
+    script.counters(anon=0, mm=1, areas=0)
+    script.event("mm:vma_split", vma="x", addr=hex(A))
+    assert [len(space.marks) for space in script.story().spaces.values()] == [0, 1]
+
+
 class TestOfRealRuns:
     """The story of a real trace against the trace itself."""
 
