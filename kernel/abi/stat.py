@@ -69,7 +69,7 @@ class Kstat(NamedTuple):
     attributes: int = 0
 
 
-_STAT64 = struct.Struct("<QQQIIIIQqqqQqQqQq24x").pack
+_STAT64 = struct.Struct("<QQQIIIIQqqqqqqqqq24x").pack
 
 
 def pack_stat(st: Kstat) -> bytes:

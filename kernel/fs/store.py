@@ -115,14 +115,19 @@ class FileStore:
         return last + 1 - first
 
     def allocate(self, first: int, last: int) -> int:
-        """fallocate: as :meth:`reserve`, but the pages are not data until somebody writes them."""
-        start = max(first, self.nr_base_pages)
-        before = [pgoff for pgoff in range(start, last + 1) if not self.pages.get(pgoff)]
-        got = self.reserve(first, last)
-        for pgoff in before:
-            if pgoff in self.pages:
-                self.pages[pgoff] = UNWRITTEN
-        return got
+        """fallocate: as :meth:`reserve`, but all or nothing, and the pages are not data until somebody writes them."""
+        pages, nr_base, space = self.pages, self.nr_base_pages, self.space
+        start = max(first, nr_base)
+        missing = last + 1 - start - sum(1 for pgoff in pages if start <= pgoff <= last)
+        if missing > space.limit - space.used:
+            return 0
+        for pgoff in range(first, min(last + 1, nr_base)):
+            if pages.get(pgoff) == HOLE:
+                pages[pgoff] = UNWRITTEN
+        for pgoff in range(start, last + 1):
+            if not pages.get(pgoff):
+                self._put(pgoff, UNWRITTEN)
+        return last + 1 - first
 
     def truncate(self, size: int) -> None:
         """Nothing at or beyond byte ``size`` is kept."""
