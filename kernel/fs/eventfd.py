@@ -86,6 +86,4 @@ class EventFile(File):
         return (self.wq,)
 
     def fdinfo(self) -> str:
-        return (
-            f"eventfd-count: {self.count:16x}\neventfd-id: {self.ident}\neventfd-semaphore: {int(self.semaphore)}\n"
-        )
+        return f"eventfd-count: {self.count:16x}\neventfd-id: {self.ident}\neventfd-semaphore: {int(self.semaphore)}\n"

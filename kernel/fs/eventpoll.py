@@ -147,9 +147,9 @@ class EventPoll(File):
                 self.ready[item] = None  # level-triggered: looked at again next time
         return found
 
-    def wait(self, task: Task, max_events: int, deadline_ns: int | None, no_wait: bool) -> Blocking[
-        list[tuple[int, int]]
-    ]:
+    def wait(
+        self, task: Task, max_events: int, deadline_ns: int | None, no_wait: bool
+    ) -> Blocking[list[tuple[int, int]]]:
         while True:
             found = self.collect(task, max_events)
             if found or no_wait:

@@ -92,9 +92,7 @@ class FileLockContext:
 
     # -- whole-file locks ----------------------------------------------------------------------------------
     def flock_conflicts(self, file: File, kind: int) -> bool:
-        return any(
-            other is not file and LOCK_EX in (kind, other_kind) for other, other_kind in self.flocks.items()
-        )
+        return any(other is not file and LOCK_EX in (kind, other_kind) for other, other_kind in self.flocks.items())
 
     def remove_flock(self, file: File) -> None:
         if self.flocks.pop(file, None) is not None:

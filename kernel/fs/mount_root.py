@@ -68,9 +68,7 @@ class MountOptions:
     """The size of a tmpfs without a size= option; None: half of the machine's RAM."""
 
 
-def mount_root(
-    kernel: Kernel, host_files: HostFiles, console: Console, options: MountOptions | None = None
-) -> Vfs:
+def mount_root(kernel: Kernel, host_files: HostFiles, console: Console, options: MountOptions | None = None) -> Vfs:
     """Make ``kernel.vfs`` and ``kernel.console``, mount everything; returns the VFS."""
     options = options or MountOptions()
     vfs = Vfs(kernel)

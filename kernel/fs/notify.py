@@ -99,9 +99,7 @@ def fsnotify_inode_gone(inode: Inode) -> None:
             mark.inode_gone()
 
 
-def fsnotify_move(
-    old_dir: Inode, old_name: bytes, new_dir: Inode, new_name: bytes, inode: Inode, cookie: int
-) -> None:
+def fsnotify_move(old_dir: Inode, old_name: bytes, new_dir: Inode, new_name: bytes, inode: Inode, cookie: int) -> None:
     if inode.i_sb.watched:
         isdir = _isdir(inode)
         _tell(old_dir, IN_MOVED_FROM | isdir, old_name, cookie)

@@ -121,9 +121,7 @@ class OverlaySuper(MemSuper):
         assert isinstance(directory, OvlDir) and directory.lower is not None
         host = self.dirs.tree.statfs(directory.lower.fd())
         free = self.space.free * 4096 // max(1, host.bsize)
-        return host._replace(
-            type=self.s_magic, flags=0, bfree=min(host.bfree, free), bavail=min(host.bavail, free)
-        )
+        return host._replace(type=self.s_magic, flags=0, bfree=min(host.bfree, free), bavail=min(host.bavail, free))
 
 
 def _take_attributes(inode: OvlReg | OvlDir | OvlSymlink | OvlSpecial, stat: HostStat) -> None:
@@ -190,9 +188,7 @@ class _Overlaid:
 class OvlReg(_Overlaid, MemReg):
     __slots__ = ("dev", "is_pinned", "lower_at", "lower_blocks")
 
-    def __init__(
-        self, sb: OverlaySuper, dev: int, ino: int, mode: int, owner: Owner, store: FileStore
-    ) -> None:
+    def __init__(self, sb: OverlaySuper, dev: int, ino: int, mode: int, owner: Owner, store: FileStore) -> None:
         super().__init__(sb, ino, mode, owner, store)
         self.dev = dev
         self.is_pinned = False
@@ -268,9 +264,7 @@ class OvlDir(_Overlaid, MemDir):
 
     __slots__ = ("dev", "is_pinned", "lower", "lower_at", "lower_blocks", "whiteouts")
 
-    def __init__(
-        self, sb: OverlaySuper, dev: int, ino: int, mode: int, owner: Owner, lower: HostDir | None
-    ) -> None:
+    def __init__(self, sb: OverlaySuper, dev: int, ino: int, mode: int, owner: Owner, lower: HostDir | None) -> None:
         super().__init__(sb, ino, mode, owner.uid, owner.gid)
         self.dev = dev
         self.is_pinned = False

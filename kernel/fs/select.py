@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kernel.task.task import Task
     from kernel.task.waitqueue import WaitQueue
 
+
 class Interrupted(Exception):
     """A signal ended the wait before anything was ready."""
 

@@ -256,4 +256,3 @@ def install_stdio(task: Task, console: Console, driver: ConsoleDriver) -> None:
         if isinstance(file, StdioStream):
             file.fd = fd
         task.files.install(fd, file)
-

@@ -14,6 +14,7 @@ from kernel.abi.fcntl import O_CLOEXEC, O_NONBLOCK, UIO_MAXIOV
 from kernel.abi.time import TIMESPEC
 from kernel.fs.file import File, fput
 from kernel.fs.net.inet import make_inet
+from kernel.fs.net.netlink import NETLINK_ROUTE, NetlinkSocket
 from kernel.fs.net.socket import Control, Received, Socket, Ucred
 from kernel.fs.net.stream import ConnectedSocket
 from kernel.fs.net.unix import UnixDgram, UnixStream, make_unix
@@ -31,6 +32,13 @@ _TYPE = Annotated[s.SockType, INT]
 _MSG = Annotated[s.MsgFlags, UINT]
 _NS_PER_SEC = 1_000_000_000
 _MAX_SOCKET_DATA = 1 << 24
+_HEADER_FIELDS = {
+    (s.IPPROTO_IP, s.IP_TTL),
+    (s.IPPROTO_IP, s.IP_TOS),
+    (s.IPPROTO_IPV6, s.IPV6_HOPLIMIT),
+    (s.IPPROTO_IPV6, s.IPV6_TCLASS),
+}
+"""Control messages that set a field of the packet's header."""
 
 
 def _socket(task: Task, fd: int) -> Socket:
@@ -66,8 +74,14 @@ def sys_socket(task: Task, family: _FAMILY, type: _TYPE, protocol: Int) -> int:
         sock = make_unix(task, kind, flags & O_NONBLOCK)
     elif family in (s.AF_INET, s.AF_INET6):
         sock = make_inet(task, family, kind, protocol, flags & O_NONBLOCK)
+    elif family == s.AF_NETLINK:
+        if kind not in (s.SOCK_RAW, s.SOCK_DGRAM):
+            raise KernelError(Errno.ESOCKTNOSUPPORT, "no such socket type")
+        if protocol != NETLINK_ROUTE:
+            raise KernelError(Errno.EPROTONOSUPPORT, "only NETLINK_ROUTE")
+        sock = NetlinkSocket(task, kind, flags & O_NONBLOCK)
     else:
-        raise KernelError(Errno.EAFNOSUPPORT, "only AF_UNIX, AF_INET and AF_INET6")
+        raise KernelError(Errno.EAFNOSUPPORT, "only AF_UNIX, AF_INET, AF_INET6 and AF_NETLINK")
     return fd_install(task, sock, flags & O_CLOEXEC != 0)
 
 
@@ -168,9 +182,7 @@ def sys_accept(task: Task, fd: Fd, upeer_sockaddr: UserAddr, upeer_addrlen: User
 
 
 @syscall("accept4", x86_64=288, i386=364, group="network", returns="fd")
-def sys_accept4(
-    task: Task, fd: Fd, upeer_sockaddr: UserAddr, upeer_addrlen: UserAddr, flags: _TYPE
-) -> Blocking[int]:
+def sys_accept4(task: Task, fd: Fd, upeer_sockaddr: UserAddr, upeer_addrlen: UserAddr, flags: _TYPE) -> Blocking[int]:
     """Take the next connection, with flags."""
     return (yield from _accept(task, fd, upeer_sockaddr, upeer_addrlen, flags))
 
@@ -227,9 +239,7 @@ def sys_getsockopt(task: Task, fd: Fd, level: Int, optname: Int, optval: UserAdd
 
 
 @syscall("sendto", x86_64=44, i386=369, group="network", returns="size")
-def sys_sendto(
-    task: Task, fd: Fd, buff: BufIn, len: Size, flags: _MSG, addr: UserAddr, addr_len: Int
-) -> Blocking[int]:
+def sys_sendto(task: Task, fd: Fd, buff: BufIn, len: Size, flags: _MSG, addr: UserAddr, addr_len: Int) -> Blocking[int]:
     """Send a message."""
     sock = _socket(task, fd)
     count = min(check_rw_range(buff, len), _MAX_SOCKET_DATA)
@@ -264,6 +274,10 @@ def _scm_send(task: Task, address: int, length: int) -> Control:
                 raise KernelError(Errno.EINVAL, "control message length")
             if level == s.SOL_SOCKET:
                 _scm_item(task, control, kind, raw[offset + s.CMSGHDR.size : offset + cmsg_len])
+            elif (level, kind) in _HEADER_FIELDS:
+                if cmsg_len != s.CMSGHDR.size + 4:
+                    raise KernelError(Errno.EINVAL, "not an int")
+                control.headers[(level, kind)] = struct.unpack_from("<i", raw, offset + s.CMSGHDR.size)[0]
             offset += s.cmsg_align(cmsg_len)
     except KernelError:
         control.drop()
@@ -358,39 +372,51 @@ def _drop_files(received: Received) -> None:
     received.files = []
 
 
-def _scm_recv(task: Task, sock: Socket, received: Received, room: int, flags: int) -> tuple[bytes, int]:
-    """scm_recv(): control data for the program, and MSG_CTRUNC if it does not fit.  Installs passed files."""
-    parts: list[bytes] = []
-    truncated = 0
+class _ControlRoom:
+    """The program's room for control messages, filled as put_cmsg() does; ``flags`` gets MSG_CTRUNC."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.data = b""
+        self.flags = 0
+
+    def put(self, level: int, kind: int, payload: bytes) -> None:
+        if self.room < s.CMSGHDR.size:
+            self.flags = s.MSG_CTRUNC
+            return
+        length = s.CMSGHDR.size + len(payload)
+        if length > self.room:
+            self.flags = s.MSG_CTRUNC
+            length = self.room
+        item = (s.CMSGHDR.pack(length, level, kind) + payload)[:length]
+        self.data += item.ljust(min(s.cmsg_align(length), self.room), b"\0")
+        self.room = max(0, self.room - s.cmsg_align(length))
+
+
+def _scm_recv(task: Task, sock: Socket, received: Received, room: int, flags: int) -> _ControlRoom:
+    """scm_recv(): control data for the program.  Installs passed files as far as there is room for them."""
+    control = _ControlRoom(room)
     if sock.flag(s.SO_PASSCRED) and received.cred is not None:
-        item = _cmsg(s.SCM_CREDENTIALS, received.cred.pack())
-        if len(item) <= s.cmsg_align(room) and room >= s.CMSGHDR.size:
-            parts.append(item[:room])
-            room = max(0, room - len(item))
-        else:
-            truncated = s.MSG_CTRUNC
+        control.put(s.SOL_SOCKET, s.SCM_CREDENTIALS, received.cred.pack())
+    for level, kind, payload in received.items:
+        control.put(level, kind, payload)
     files: list[File] = received.files
     received.files = []
     fds: list[int] = []
-    fit = max(0, (room - s.CMSGHDR.size) // 4)
+    fit = max(0, (control.room - s.CMSGHDR.size) // 4)
     for file in files:
         if len(fds) == fit:
             fput(file)
-            truncated = s.MSG_CTRUNC
+            control.flags = s.MSG_CTRUNC
             continue
         try:
             fds.append(fd_install(task, file, flags & s.MSG_CMSG_CLOEXEC != 0))
         except KernelError:
-            truncated = s.MSG_CTRUNC
+            control.flags = s.MSG_CTRUNC
             fit = len(fds)
     if fds:
-        parts.append(_cmsg(s.SCM_RIGHTS, struct.pack(f"<{len(fds)}i", *fds)))
-    return b"".join(parts), truncated
-
-
-def _cmsg(kind: int, payload: bytes) -> bytes:
-    length = s.CMSGHDR.size + len(payload)
-    return (s.CMSGHDR.pack(length, s.SOL_SOCKET, kind) + payload).ljust(s.cmsg_align(length), b"\0")
+        control.put(s.SOL_SOCKET, s.SCM_RIGHTS, struct.pack(f"<{len(fds)}i", *fds))
+    return control
 
 
 def _recvmsg(task: Task, sock: Socket, msg: int, flags: int) -> Blocking[int]:
@@ -401,15 +427,15 @@ def _recvmsg(task: Task, sock: Socket, msg: int, flags: int) -> Blocking[int]:
     if received.data and scatter(task, vector, received.data) < len(received.data):
         _drop_files(received)
         raise KernelError(Errno.EFAULT, "bad buffer")
-    control, truncated = _scm_recv(task, sock, received, control_len if control_at else 0, flags)
-    if control:
-        copy_to_user(mm, control_at, control[:control_len])
+    control = _scm_recv(task, sock, received, control_len if control_at else 0, flags)
+    if control.data:
+        copy_to_user(mm, control_at, control.data)
     if name:
         if received.address[:namelen]:
             copy_to_user(mm, name, received.address[:namelen])
         put_user_u32(mm, msg + 8, len(received.address))
-    put_user_u64(mm, msg + 40, min(len(control), control_len))
-    put_user_u32(mm, msg + 48, received.flags | truncated | flags & s.MSG_CMSG_CLOEXEC)
+    put_user_u64(mm, msg + 40, len(control.data))
+    put_user_u32(mm, msg + 48, received.flags | control.flags | flags & s.MSG_CMSG_CLOEXEC)
     return max(len(received.data), received.full_length) if flags & s.MSG_TRUNC else len(received.data)
 
 

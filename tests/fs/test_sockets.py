@@ -329,10 +329,65 @@ def test_only_the_loopback_exists(sim: FileSim, task: Task) -> None:
         assert named(sim, task, "bind", sock, sin(0, (192, 0, 2, 1))) == -Errno.EADDRNOTAVAIL
     assert send(sim, task, sock, b"x", 0, sin(53, (8, 8, 8, 8))) == -Errno.ENETUNREACH
     assert sim.do(task, "socket", AF_INET, RAW, 1) == -Errno.EPERM
-    assert sim.do(task, "socket", AF_NETLINK, RAW, 0) == -Errno.EAFNOSUPPORT
+    assert sim.do(task, "socket", AF_NETLINK, RAW, 15) == -Errno.EPROTONOSUPPORT, "udev events"
+    assert sim.do(task, "socket", 17, RAW, 3) == -Errno.EAFNOSUPPORT, "AF_PACKET"
     assert sim.do(task, "socket", AF_INET, STREAM, 17) == -Errno.EPROTONOSUPPORT
     assert sim.do(task, "socket", 77, STREAM, 0) == -Errno.EAFNOSUPPORT
     assert sim.do(task, "bind", 0, BUFFER, 16) == -Errno.ENOTSOCK
+
+
+def test_netlink_tells_of_the_one_interface(sim: FileSim, task: Task) -> None:
+    sock = sim.do(task, "socket", AF_NETLINK, RAW, 0)
+    assert isinstance(sock, int)
+    get_link, dump = 18, 0x301
+    assert send(sim, task, sock, struct.pack("<IHHIIBxxx", 20, get_link, dump, 7, 0, 0)) == 20
+    links = recv(sim, task, sock, 4096)
+    assert isinstance(links, bytes)
+    length, kind, flags, seq, port = struct.unpack_from("<IHHII", links)
+    assert (length, kind, flags, seq, port) == (len(links), 16, 2, 7, task.tgid)
+    assert struct.unpack_from("<BxHiI", links, 16) == (0, 772, 1, 0x10049)
+    assert b"\x07\0\x03\0lo\0" in links
+    done = recv(sim, task, sock, 4096)
+    assert isinstance(done, bytes) and struct.unpack_from("<IHHII", done) == (20, 3, 2, 7, task.tgid)
+    assert recv(sim, task, sock, 4096, DONTWAIT) == -Errno.EAGAIN
+    delete_link = 17
+    send(sim, task, sock, struct.pack("<IHHIIBxxx", 20, delete_link, 5, 8, 0, 0))
+    answer = recv(sim, task, sock, 4096)
+    assert isinstance(answer, bytes)
+    assert struct.unpack_from("<IHHIIi", answer)[1::4] == (2, -Errno.EPERM)
+
+
+def test_header_fields_of_datagrams(sim: FileSim, task: Task) -> None:
+    """RFC 3542: the hop limit and the traffic class, as the sender set them; cut off as there is room."""
+    ipv6, recv_hops, hops, recv_class, unicast_hops = 41, 51, 52, 66, 16
+    server = sim.do(task, "socket", AF_INET6, DGRAM, 0)
+    client = sim.do(task, "socket", AF_INET6, DGRAM, 0)
+    assert isinstance(server, int) and isinstance(client, int)
+    here = struct.pack("<H", AF_INET6) + bytes(6) + bytes(15) + b"\x01" + bytes(4)
+    assert named(sim, task, "bind", server, here) == 0
+    address = name_of(sim, task, server)
+    set_option(sim, task, server, recv_hops, level=ipv6)
+    set_option(sim, task, server, recv_class, level=ipv6)
+    set_option(sim, task, client, unicast_hops, struct.pack("<i", 9), ipv6)
+
+    def items(room: int) -> tuple[bytes, int]:
+        sim.poke(task, MSG, struct.pack("<QQ", MSG + 256, 16) + bytes(240))
+        sim.poke(task, MSG + 64, struct.pack("<QIIQQQQII", 0, 0, 0, MSG, 1, MSG + 512, room, 0, 0))
+        assert sim.call(task, "recvmsg", server, MSG + 64, 0) == 1
+        length = struct.unpack("<Q", sim.peek(task, MSG + 104, 8))[0]
+        return sim.peek(task, MSG + 512, length), sim.u32(task, MSG + 112)
+
+    assert send(sim, task, client, b"x", 0, address) == 1
+    assert items(200) == (
+        struct.pack("<QiiiiQiiii", 20, ipv6, hops, 9, 0, 20, ipv6, 67, 0, 0),
+        0,
+    )
+    sim.poke(task, MSG + 512, struct.pack("<Qiiii", 20, ipv6, hops, 3, 0))
+    sim.poke(task, MSG, struct.pack("<QQ", MSG + 256, 1) + bytes(240))
+    sim.poke(task, MSG + 128, address)
+    sim.poke(task, MSG + 64, struct.pack("<QIIQQQQII", MSG + 128, len(address), 0, MSG, 1, MSG + 512, 24, 0, 0))
+    assert sim.call(task, "sendmsg", client, MSG + 64, 0) == 1
+    assert items(18) == (struct.pack("<Qii", 18, ipv6, hops) + b"\3\0", 8), "MSG_CTRUNC"
 
 
 def test_ports(sim: FileSim, task: Task) -> None:

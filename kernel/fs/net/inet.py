@@ -35,8 +35,8 @@ _OPTION_DEFAULTS = {
     (s.IPPROTO_TCP, s.TCP_KEEPINTVL): 75,
     (s.IPPROTO_TCP, s.TCP_KEEPCNT): 9,
     (s.IPPROTO_TCP, s.TCP_QUICKACK): 1,
-    (s.IPPROTO_IP, 2): 64,  # IP_TTL
-    (s.IPPROTO_IPV6, 16): 64,  # IPV6_UNICAST_HOPS
+    (s.IPPROTO_IP, s.IP_TTL): 64,
+    (s.IPPROTO_IPV6, s.IPV6_UNICAST_HOPS): 64,
 }
 
 
@@ -278,13 +278,13 @@ class TcpSocket(InetSocket, ConnectedSocket):
 
 
 class UdpSocket(InetSocket):
-    """SOCK_DGRAM."""
+    """SOCK_DGRAM: UDP, and UDP-Lite as the same thing in a port space of its own."""
 
     __slots__ = ("local_ip", "local_port", "queue", "remote")
 
-    def __init__(self, task: Task, family: int, flags: int) -> None:
+    def __init__(self, task: Task, family: int, protocol: int, flags: int) -> None:
         path = task.kernel.vfs.pseudo.new_socket(task)
-        super().__init__(task, family, s.SOCK_DGRAM, s.IPPROTO_UDP, flags, path)
+        super().__init__(task, family, s.SOCK_DGRAM, protocol, flags, path)
         self.local_ip = self.any_ip
         self.local_port = 0
         self.remote: InetAddress | None = None
@@ -310,6 +310,7 @@ class UdpSocket(InetSocket):
         return s.pack_inet(self.family, self.remote)
 
     def sendmsg(self, task: Task, data: bytes, address: bytes, flags: int, control: Control) -> Blocking[int]:
+        headers = control.headers
         control.drop()
         if flags & s.MSG_OOB:
             raise KernelError(Errno.EOPNOTSUPP, "no out-of-band data")
@@ -335,7 +336,9 @@ class UdpSocket(InetSocket):
                 self.wq.wake_up()
         elif receiver.queued_bytes + len(data) <= receiver.rcvbuf:
             sender = s.pack_inet(receiver.family, source)
-            receiver.queue.append(Message(self, 0, data, sender, None, []))
+            message = Message(self, 0, data, sender, None, [])
+            message.headers = headers
+            receiver.queue.append(message)
             receiver.queued_bytes += len(data)
             receiver.wq.wake_up()
         return len(data)
@@ -344,7 +347,7 @@ class UdpSocket(InetSocket):
     def _find_receiver(self, target: InetAddress, source: InetAddress) -> UdpSocket | None:
         """udp4_lib_lookup2(): a socket connected to the sender is preferred, then the address, then the newest."""
         best: UdpSocket | None = None
-        for sock in self.kernel.vfs.net.lookup(s.IPPROTO_UDP, target.ip, target.port):
+        for sock in self.kernel.vfs.net.lookup(self.protocol, target.ip, target.port):
             if not isinstance(sock, UdpSocket) or (sock.remote is not None and sock.remote != source):
                 continue
             if best is None or (sock.remote is not None and best.remote is None):
@@ -367,10 +370,32 @@ class UdpSocket(InetSocket):
         received.full_length = len(message.data)
         received.address = message.address
         received.flags = s.MSG_TRUNC if len(message.data) > count else 0
+        received.items = self._header_items(message)
         if not flags & s.MSG_PEEK:
             self.queue.popleft().free()
             self.queued_bytes -= len(message.data)
         return received
+
+    def _header_items(self, message: Message) -> list[tuple[int, int, bytes]]:
+        """What IP_RECVTTL, IPV6_RECVHOPLIMIT and the like ask for: fields of the packet's header."""
+        wanted = self.options
+        v4, v6 = s.IPPROTO_IP, s.IPPROTO_IPV6
+        items: list[tuple[int, int, bytes]] = []
+        if self.family == s.AF_INET:
+            if wanted.get((v4, s.IP_PKTINFO)):
+                items.append((v4, s.IP_PKTINFO, struct.pack("<i", 1) + self.local_ip[12:] + self.local_ip[12:]))
+            if wanted.get((v4, s.IP_RECVTTL)):
+                items.append((v4, s.IP_TTL, _header(message, v4, s.IP_TTL)))
+            if wanted.get((v4, s.IP_RECVTOS)):
+                items.append((v4, s.IP_TOS, _header(message, v4, s.IP_TOS)[:1]))
+            return items
+        if wanted.get((v6, s.IPV6_RECVPKTINFO)):
+            items.append((v6, s.IPV6_PKTINFO, self.local_ip + struct.pack("<i", 1)))
+        if wanted.get((v6, s.IPV6_RECVHOPLIMIT)):
+            items.append((v6, s.IPV6_HOPLIMIT, _header(message, v6, s.IPV6_HOPLIMIT)))
+        if wanted.get((v6, s.IPV6_RECVTCLASS)):
+            items.append((v6, s.IPV6_TCLASS, _header(message, v6, s.IPV6_TCLASS)))
+        return items
 
     def inq(self) -> int:
         return len(self.queue[0].data) if self.queue else 0
@@ -402,13 +427,22 @@ class UdpSocket(InetSocket):
         self.wq.wake_up()
 
 
+def _header(message: Message, level: int, name: int) -> bytes:
+    """A field of the packet's header: set for the packet, for the sender's socket, or as always."""
+    value = message.headers.get((level, name))
+    if value is None:
+        option = (level, s.IPV6_UNICAST_HOPS if name == s.IPV6_HOPLIMIT else name)
+        value = message.sender.options.get(option, _OPTION_DEFAULTS.get(option, 0))
+    return struct.pack("<i", value)
+
+
 def make_inet(task: Task, family: int, sock_type: int, protocol: int, flags: int) -> InetSocket:
     if not 0 <= protocol < s.IPPROTO_MAX:
         raise KernelError(Errno.EINVAL, "no protocol has this number")
     if sock_type == s.SOCK_STREAM and protocol in (0, s.IPPROTO_TCP):
         return TcpSocket(task, family, flags)
-    if sock_type == s.SOCK_DGRAM and protocol in (0, s.IPPROTO_UDP):
-        return UdpSocket(task, family, flags)
+    if sock_type == s.SOCK_DGRAM and protocol in (0, s.IPPROTO_UDP, s.IPPROTO_UDPLITE):
+        return UdpSocket(task, family, protocol or s.IPPROTO_UDP, flags)
     if sock_type == s.SOCK_RAW:
         raise KernelError(Errno.EPERM, "no raw sockets")
     if sock_type in (s.SOCK_STREAM, s.SOCK_DGRAM):

@@ -58,7 +58,7 @@ class Ucred:
 class Message:
     """One buffer in a receive queue (``struct sk_buff``): bytes, sender, passed files."""
 
-    __slots__ = ("address", "charge", "cred", "data", "files", "sender", "start")
+    __slots__ = ("address", "charge", "cred", "data", "files", "headers", "sender", "start")
 
     def __init__(
         self, sender: Socket, charge: int, data: bytes, address: bytes, cred: Ucred | None, files: list[File]
@@ -73,6 +73,8 @@ class Message:
         self.cred = cred
         self.files = files
         """Files passed with SCM_RIGHTS; each holds a reference."""
+        self.headers: dict[tuple[int, int], int] = {}
+        """Fields of the packet's header that the sender set for this packet: by level and name."""
 
     def __len__(self) -> int:
         return len(self.data) - self.start
@@ -101,13 +103,15 @@ def skb_truesize(length: int) -> int:
 class Received:
     """What recvmsg gives: the data, the sender, control items and MSG_* flags."""
 
-    __slots__ = ("address", "cred", "data", "files", "flags", "full_length")
+    __slots__ = ("address", "cred", "data", "files", "flags", "full_length", "items")
 
     def __init__(self, data: bytes = b"") -> None:
         self.data = data
         self.address = b""
         self.cred: Ucred | None = None
         self.files: list[File] = []
+        self.items: list[tuple[int, int, bytes]] = []
+        """Other control messages: level, type, payload."""
         self.flags = 0
         self.full_length = len(data)
         """The whole datagram's length, for MSG_TRUNC."""
@@ -116,11 +120,12 @@ class Received:
 class Control:
     """What sendmsg carries besides data."""
 
-    __slots__ = ("cred", "files")
+    __slots__ = ("cred", "files", "headers")
 
     def __init__(self, files: list[File] | None = None, cred: Ucred | None = None) -> None:
         self.files = files or []
         self.cred = cred
+        self.headers: dict[tuple[int, int], int] = {}
 
     def drop(self) -> None:
         for file in self.files:

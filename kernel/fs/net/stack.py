@@ -23,7 +23,12 @@ class NetStack:
         self.kernel = kernel
         self.abstract: dict[bytes, Socket] = {}
         """AF_UNIX sockets by abstract name, leading NUL included."""
-        self.bound: dict[int, dict[int, list[InetSocket]]] = {s.IPPROTO_TCP: {}, s.IPPROTO_UDP: {}}
+        self.bound: dict[int, dict[int, list[InetSocket]]] = {
+            s.IPPROTO_TCP: {},
+            s.IPPROTO_UDP: {},
+            s.IPPROTO_UDPLITE: {},
+        }
+        self.netlink_ports: dict[int, None] = {}
         self._next_ephemeral = FIRST_EPHEMERAL
 
     # -- ports ---------------------------------------------------------------------------------------------

@@ -333,4 +333,3 @@ def wait_for_backlog(client: ConnectedSocket, server: ConnectedSocket) -> Blocki
         if not server.listening or server.f_count <= 0:
             raise KernelError(Errno.ECONNREFUSED, "the listening socket was closed")
         yield from client.pause(deadline_ns, server.wq)
-

@@ -374,4 +374,3 @@ class NsDir(VolatileDir):
             assert inode is not None
             found.append(DirEntry(kind.encode(), inode.i_ino, mode_to_dtype(S_IFLNK)))
         return found
-

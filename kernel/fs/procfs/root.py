@@ -131,4 +131,3 @@ def make_proc(vfs: Vfs) -> PseudoSuper:
         if isinstance(sb, ProcSuper):
             return sb
     return ProcSuper(vfs)
-
