@@ -16,12 +16,14 @@ from emu.cli.status import CommandError, Status
 from emu.cli.tables import print_table
 
 if TYPE_CHECKING:
-    from emu.compare import Comparison, Outcome, Row
+    from emu.compare import Comparison, Row
+    from emu.jobs import Outcome
 
 _LEGEND = """\b
 Columns:
   exit      the program's exit status, or the signal that killed it
-  output    stdout and stderr, byte for byte, against the last kernel of the list
+  output    stdout and stderr, byte for byte, against the last kernel of the list; `files differ`: only
+            the files that the program left do
   areas     of the first process when it ended / of any process at its peak
   merges    areas that were joined to a neighbour
   refused   touching areas that stayed apart: because of flags / file / page offset / anon_vma
@@ -144,7 +146,7 @@ def _cells(row: Row) -> list[str]:
     return [
         row.kernel,
         _exit_text(row),
-        row.output,
+        "files differ" if row.files != row.output == "same" else row.output,
         f"{'-' if row.areas_end is None else row.areas_end}/{row.areas_peak}",
         str(row.merges),
         refused,
@@ -167,16 +169,16 @@ def _say_what_differs(comparison: Comparison) -> None:
     print()
     for outcome in comparison.outcomes:
         if outcome.error is not None:
-            print(f"{outcome.kernel}: {outcome.error}")
+            print(f"{outcome.label}: {outcome.error}")
         for name, count in sorted(outcome.unimplemented.items()):
-            print(f"{outcome.kernel}: system call {name} is not implemented (ENOSYS, made {count} times)")
+            print(f"{outcome.label}: system call {name} is not implemented (ENOSYS, made {count} times)")
     if comparison.agrees:
         print(f"The program behaves the same on all {len(comparison.outcomes)} kernels.")
         return
     odd = [outcome for outcome in comparison.outcomes if outcome.behaviour != comparison.reference.behaviour]
-    print(f"The program behaves differently than on {comparison.reference.kernel}:")
+    print(f"The program behaves differently than on {comparison.reference.label}:")
     for outcome in odd:
-        print(f"  {outcome.kernel}: {_first_difference(outcome, comparison.reference)}")
+        print(f"  {outcome.label}: {_first_difference(outcome, comparison.reference)}")
 
 
 def _first_difference(outcome: Outcome, reference: Outcome) -> str:
@@ -190,7 +192,19 @@ def _first_difference(outcome: Outcome, reference: Outcome) -> str:
         for number, (mine, other) in enumerate(_lines(ours, theirs), start=1):
             if mine != other:
                 return f"{name} line {number}: {_quoted(mine)} instead of {_quoted(other)}"
+    for path in sorted(outcome.files.keys() | reference.files.keys()):
+        here, there = outcome.files.get(path), reference.files.get(path)
+        if here != there:
+            return f"file {path} {_file_difference(here, there)}"
     return f"exit {outcome.signal or outcome.exit_status} instead of {reference.signal or reference.exit_status}"
+
+
+def _file_difference(here: str | None, there: str | None) -> str:
+    if here is None:
+        return "is as it was before"
+    if here == "deleted":
+        return "was removed"
+    return "has other content" if there is not None and there != "deleted" else "was written"
 
 
 def _lines(ours: bytes, theirs: bytes) -> Iterator[tuple[bytes | None, bytes | None]]:
@@ -205,9 +219,10 @@ def _quoted(line: bytes | None) -> str:
 
 def _explain(comparison: Comparison) -> None:
     """What stayed apart on single kernels first, then what stays apart on all of them."""
+    from emu.compare import refusals_of
     from emu.trace.explain import refusal_key, unique_refusals
 
-    found = {outcome.kernel: unique_refusals(outcome.refusals) for outcome in comparison.outcomes}
+    found = {outcome.label: unique_refusals(refusals_of(outcome)) for outcome in comparison.outcomes}
     keys = [{refusal_key(record) for record, _ in refusals} for refusals in found.values()]
     everywhere = set.intersection(*keys) if len(keys) > 1 else set()
     for kernel, refusals in found.items():

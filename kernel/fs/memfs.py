@@ -109,19 +109,19 @@ class MemReg(XattrTable, DataInode):
     def blocks(self) -> int:
         return self.store.nr_pages << PAGE_SHIFT - 9
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """What mappings wrote into holes is known to the store only after write-back."""
         mapping = self.mapping_if_any
         if mapping is not None:
             filemap_write_and_wait(mapping)
 
     def next_data(self, pos: int) -> int:
-        self._flush()
+        self.flush()
         pgoff = self.store.next_data(pos >> PAGE_SHIFT, self.i_size + PAGE_SIZE - 1 >> PAGE_SHIFT)
         return max(pos, pgoff << PAGE_SHIFT)
 
     def next_hole(self, pos: int) -> int:
-        self._flush()
+        self.flush()
         pgoff = self.store.next_hole(pos >> PAGE_SHIFT, self.i_size + PAGE_SIZE - 1 >> PAGE_SHIFT)
         return max(pos, pgoff << PAGE_SHIFT)
 
