@@ -34,6 +34,8 @@ LINK = [
 RUNTIME = ("start.S", "mini.c", "guard.c", "areas.c", "pattern.c")
 FAST = ("bench_", "mem_")
 """Programs whose speed matters are optimised; the others stay readable in a trace, line by line."""
+UNWINDABLE = ("remap_",)
+"""Programs that a tool shows with their callers have unwind tables; the others would only be larger."""
 
 
 def programs() -> list[Path]:
@@ -46,9 +48,15 @@ def compiler() -> str:
     return f"{gcc}; {linker}"
 
 
-def compile_object(source: Path, target: Path, optimise: str) -> None:
+def options_of(source: Path) -> tuple[str, ...]:
+    """What a program and its runtime are compiled with beside :data:`COMPILE`."""
+    optimise = "-O2" if source.name.startswith(FAST) else "-Og"
+    return (optimise, "-fasynchronous-unwind-tables") if source.name.startswith(UNWINDABLE) else (optimise,)
+
+
+def compile_object(source: Path, target: Path, options: tuple[str, ...]) -> None:
     root = USERLAND.parent
-    command = ["gcc", *COMPILE, optimise, f"-ffile-prefix-map={root}=.", "-c", str(source.relative_to(root))]
+    command = ["gcc", *COMPILE, *options, f"-ffile-prefix-map={root}=.", "-c", str(source.relative_to(root))]
     subprocess.run([*command, "-o", str(target)], check=True, cwd=root)
 
 
@@ -58,13 +66,13 @@ def build(source: Path, target: Path, objects: Path) -> None:
     ``objects`` keeps what several programs share.  An object's name has no part in the program's bytes, because every
     source names itself (``.file``).
     """
-    optimise = "-O2" if source.name.startswith(FAST) else "-Og"
+    options = options_of(source)
     inputs = [objects / f"{source.stem}.o"]
-    compile_object(source, inputs[0], optimise)
+    compile_object(source, inputs[0], options)
     for name in RUNTIME if source.suffix == ".c" else ():
-        shared = objects / f"lib-{name}{optimise}.o"
+        shared = objects / f"lib-{name}{''.join(options)}.o"
         if not shared.exists():
-            compile_object(USERLAND / "lib" / name, shared, optimise)
+            compile_object(USERLAND / "lib" / name, shared, options)
         inputs.append(shared)
     subprocess.run(["gcc", *LINK, *map(str, inputs), "-o", str(target)], check=True)
     target.chmod(0o755)
