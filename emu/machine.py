@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from emu.cpu.cpu import Cpu
 from emu.cpu.stop import StopReason
+from emu.limits import MAX_RAM_BYTES, MIN_RAM_BYTES, NO_LIMITS, Limits
 from kernel.clock import BOOT_NS, Clock, HostClock
 from kernel.entry import Entry
+from kernel.fault_inject import parse_fail
 from kernel.kernel import Kernel, KernelConfig
 from kernel.profile import DEFAULT_KERNEL, resolve_profile
 from kernel.task.exit import wait_status
@@ -40,8 +42,6 @@ ORPHAN_NS = 1_000_000_000
 """How much longer (virtual time) what the program left behind may run after it has exited."""
 SLOW_CHECK_EVERY = 16
 """Of --check's checks so many have the rules of areas and policies too; those of memory are in all."""
-MIN_RAM_BYTES = 1 << 20
-MAX_RAM_BYTES = 16 << 30
 
 
 class NotRunnable(Exception):
@@ -86,8 +86,18 @@ class MachineConfig:
     """Also count what only events tell (emu/stats.py)."""
     fail: tuple[str, ...] = ()
     """Failures to inject: kernel/fault_inject.py."""
+    limits: Limits = NO_LIMITS
+    """What it is allowed; stronger than the fields of the same meaning, which are made to say the same."""
 
     def __post_init__(self) -> None:
+        limits = self.limits
+        self.ram_bytes = self.ram_bytes if limits.ram is None else limits.ram
+        self.swap = self.swap if limits.swap is None else limits.swap if limits.swap != "0" else None
+        self.mremap = limits.mremap or self.mremap
+        self.max_map_count = limits.max_map_count or self.max_map_count
+        self.fail = tuple(dict.fromkeys(self.fail + limits.fail))
+        for spec in self.fail:
+            parse_fail(spec)
         if not MIN_RAM_BYTES <= self.ram_bytes <= MAX_RAM_BYTES:
             raise ValueError(f"RAM of {self.ram_bytes} bytes: from 1M to 16G is possible")
         resolve_profile(self.kernel, self.rmap, self.mremap, self.bugs)
@@ -117,10 +127,15 @@ class Machine:
                 aslr=config.aslr,
                 reserved_frames=self.cpu.reserved_frames,
                 pml4_template=self.cpu.kernel_pml4_entries,
+                what_if=config.limits.what_if(),
             ),
         )
         if config.max_map_count is not None:
             kernel.sysctl.max_map_count = config.max_map_count
+        if config.limits.overcommit_memory is not None:
+            kernel.sysctl.overcommit_memory = config.limits.overcommit_memory
+        if config.limits.overcommit_ratio is not None:
+            kernel.sysctl.overcommit_ratio = config.limits.overcommit_ratio
         for spec in config.fail:
             kernel.fail.add(spec)
         if kernel.fail.watches("alloc"):

@@ -46,6 +46,8 @@ def spawn_program(machine: Machine, argv: list[str], env: dict[str, str], cwd: s
     task.fs = FsStruct(root, root)
     _enter_directory(machine, task, cwd)
     machine.console.open_standard_files(task)
+    for resource, limit in machine.config.limits.rlimits().items():
+        task.signal.rlimits[resource] = (limit, limit)
     arguments = [os.fsencode(word) for word in argv]
     environment = [os.fsencode(f"{name}={value}") for name, value in env.items()]
     _execvp(task, arguments, environment, env.get("PATH") or DEFAULT_PATH)

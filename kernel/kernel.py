@@ -16,6 +16,7 @@ from kernel.fault_inject import FailPoints
 from kernel.mm.accounting import VmStat
 from kernel.mm.page import MemMap
 from kernel.mm.vmscan import setup_reclaim
+from kernel.mm.what_if import AS_THE_RULES_SAY, WhatIf
 from kernel.profile import Profile, make_policy
 from kernel.sysctl import Sysctl
 from kernel.task.fork import create_init_task
@@ -51,6 +52,7 @@ class KernelConfig:
     """Frames that belong to the processor."""
     pml4_template: dict[int, int] = field(default_factory=dict)
     """Supervisor entries that every root page table gets: slot -> entry."""
+    what_if: WhatIf = AS_THE_RULES_SAY
 
 
 class Kernel:
@@ -64,6 +66,7 @@ class Kernel:
         self.hw = hw
         self.clock = clock
         self.profile = config.profile
+        self.what_if = config.what_if
         self.seed = config.seed
         self.aslr = config.aslr
         self.rng = random.Random(config.seed)

@@ -6,7 +6,6 @@ Options end at the program's name or at ``--``, as for env(1) and strace(1): wha
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,12 +13,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emu.cli.status import CommandError
+from emu.limits import KEYS, Limits, limits_of, parse_size
 
 if TYPE_CHECKING:
     from emu.machine import MachineConfig
-
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_SIZE = re.compile(r"(\d+)([KMGT]?)(?:i?B)?", re.IGNORECASE)
 
 
 class Size(click.ParamType):
@@ -30,10 +27,10 @@ class Size(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
-        match = _SIZE.fullmatch(value)
-        if match is None:
+        nr_bytes = parse_size(value)
+        if nr_bytes is None:
             self.fail(f"{value!r} is no size; write bytes, or a number with K, M, G or T, such as 64M", param, ctx)
-        return int(match[1]) * _UNITS[match[2].upper()]
+        return nr_bytes
 
 
 class SwapSpec(click.ParamType):
@@ -140,7 +137,10 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--max-map-count", type=click.IntRange(min=1), metavar="N",
                  help="Most areas that one address space may have.  [default: 65530]"),
     click.option("--fail", multiple=True, metavar="POINT:WHEN",
-                 help="Make a page allocation (alloc:100) or a system call (mremap:EFAULT@3) fail.  Repeatable."),
+                 help="Make a page allocation (alloc:100) or a system call (mremap:EFAULT@3) fail; WHEN is N, N.., "
+                 "N..M, every or everyK.  Repeatable."),
+    click.option("--limit", multiple=True, metavar="KEY=VALUE",
+                 help=f"Limit the machine or the program: {', '.join(KEYS)}.  Repeatable."),
     click.option("--check", metavar="[=N]",
                  help="Check all invariants after every (or every N-th) system call and fault."),
     click.option("--stats", metavar="[=FILE.json]", help="Print statistics at the end, or write them as JSON."),
@@ -180,11 +180,19 @@ def take_common(values: dict[str, Any]) -> CommonOptions:
             writable=list(values.pop("writable")),
             env=environment,
             check=_check_interval(values.pop("check")),
+            limits=_limits(values.pop("limit")),
             **{name: values.pop(name) for name in _CONFIG_FIELDS},
         )
     except ValueError as error:
         raise click.UsageError(str(error), click.get_current_context()) from error
     return CommonOptions(config, stats, quiet, color)
+
+
+def _limits(texts: tuple[str, ...]) -> Limits:
+    try:
+        return limits_of(texts)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--limit") from error
 
 
 def _check_can_write(option: str, path: str) -> None:

@@ -39,6 +39,7 @@ from kernel.mm.types import (
     Vma,
 )
 from kernel.mm.vmstat import VmEvents
+from kernel.mm.what_if import AS_THE_RULES_SAY
 from kernel.profile import make_policy, resolve_profile
 from kernel.sysctl import Sysctl
 from mmu.physmem import PhysMem
@@ -79,6 +80,7 @@ def make_kernel(ram_pages: int = 4096, profile: str = "6.18", **overrides: str) 
 
     kernel.next_mm_id = next_mm_id
     kernel.profile = resolve_profile(profile, **overrides)
+    kernel.what_if = AS_THE_RULES_SAY
     kernel.policy = make_policy(kernel, kernel.profile)
     kernel.vfs = Vfs(kernel)
     kernel.vfs.pseudo = PseudoFs(kernel.vfs)
