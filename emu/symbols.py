@@ -96,6 +96,13 @@ class Image:
                 return vaddr + file_offset - offset
         return None
 
+    def section(self, name: str) -> tuple[int, bytes] | None:
+        """The link-time address and the content of a section, decompressed."""
+        section = self._elf.get_section_by_name(name)
+        if section is None or section["sh_type"] == "SHT_NOBITS":
+            return None
+        return section["sh_addr"], section.data()
+
     # ---- symbols -------------------------------------------------------------------------------
 
     def symbol_at(self, address: int) -> Symbol | None:

@@ -116,6 +116,15 @@ class Locator:
             insn = self._with_target(insn, vma.vm_mm)
         return CodePlace(ip, module, symbol, source, insn)
 
+    def image_at(self, mm: MmStruct, address: int) -> tuple[Image, int] | None:
+        """The ELF image that has the code at ``address``, and the link-time address of that code."""
+        vma = mm.areas.find_exact(address)
+        image, _ = self._image(vma) if vma is not None else (None, "")
+        if vma is None or image is None:
+            return None
+        linked = image.address_of(address - vma.vm_start + (vma.vm_pgoff << PAGE_SHIFT))
+        return None if linked is None else (image, linked)
+
     def symbol_addresses(self, vma: Vma, name: str) -> list[int]:
         """Where in ``vma``, a file's area, the symbols called ``name`` lie."""
         image, _ = self._image(vma)
