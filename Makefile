@@ -61,6 +61,8 @@ bench: $(DEV_STAMP) bytecode
 	@$(BIN)/python -m tests.bench
 	@echo
 	@$(BIN)/python -m tests.bench.pressure
+	@echo
+	@$(BIN)/python -m tests.bench.off_is_free
 
 lint: $(DEV_STAMP)
 	@$(BIN)/ruff check .
