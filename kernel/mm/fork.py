@@ -56,6 +56,7 @@ def new_mm(kernel: Kernel) -> MmStruct:
 def dup_mm(oldmm: MmStruct) -> MmStruct:
     """fork's copy of ``oldmm``, with one user.  KernelError(ENOMEM): nothing is left of the copy."""
     mm = _mm_init(oldmm.kernel)
+    mm.has_forked = True
     for name in _COPIED_FIELDS:
         setattr(mm, name, getattr(oldmm, name))
     if oldmm.exe_file is not None:
@@ -66,6 +67,7 @@ def dup_mm(oldmm: MmStruct) -> MmStruct:
     except KernelError:
         exit_mmap(mm)
         raise
+    oldmm.has_forked = True
     mm.hiwater_rss = mm.rss
     return mm
 

@@ -2,6 +2,7 @@
 
 Models ``copy_vma`` (mm/mmap.c) and ``move_vma`` (mm/mremap.c).  Manual: mremap(2).  What is accepted, in which order
 it is checked and what has been destroyed when it fails differs: mremap_2_6.py, mremap_6.py.  RMAP.md section 9.
+Kernels that decide otherwise what mremap(2) leaves open: what_if.py, mremap_what_if.py.
 
 Deliberate difference: a range that merges into an unfaulted neighbour gives it its anon_vma in every profile, unless
 ``--bug mremap-twin`` asks for the historic behaviour (RMAP.md section 12, item 1a).
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 
 from kernel.abi.errno import Errno, KernelError
 from kernel.abi.mman import Map
@@ -20,11 +22,35 @@ from kernel.mm.memory import move_page_tables
 from kernel.mm.merge import vma_merge
 from kernel.mm.mmap import get_unmapped_area
 from kernel.mm.munmap import do_munmap
-from kernel.mm.types import PAGE_SHIFT, VM_ACCOUNT, VM_LOCKED, VM_LOCKONFAULT, MmStruct, Vma
+from kernel.mm.types import PAGE_SHIFT, VM_ACCOUNT, VM_LOCKED, VM_LOCKONFAULT, VM_MAYSHARE, MmStruct, Vma
 from kernel.profile import MremapRules
 
 MREMAP_MAYMOVE, MREMAP_FIXED, MREMAP_DONTUNMAP = 1, 2, 4
 _MAP_FIXED = int(Map.MAP_FIXED)
+
+
+class Growth(Enum):
+    """Where a mapping may grow."""
+
+    IN_PLACE = "in place"
+    """Or elsewhere, if there is no room and the caller permits it."""
+    ELSEWHERE = "elsewhere"
+    """Only by moving (what_if.py)."""
+
+
+class SpansAreas(KernelError):
+    """EFAULT: the range lies in more than one area."""
+
+    __slots__ = ()
+
+    def __init__(self, reason: str = "range spans areas") -> None:
+        super().__init__(Errno.EFAULT, reason)
+
+
+def no_growth(has_room: bool) -> KernelError:
+    """ENOMEM: a mapping can neither grow where it is nor move."""
+    reason = "what if: never grow in place" if has_room else "no room to grow and no MREMAP_MAYMOVE"
+    return KernelError(Errno.ENOMEM, reason)
 
 
 @dataclass(slots=True)
@@ -36,6 +62,7 @@ class MremapRequest:
     new_len: int
     flags: int
     new_addr: int = 0
+    growth: Growth = Growth.IN_PLACE
 
 
 def do_mremap(mm: MmStruct, request: MremapRequest) -> int:
@@ -47,6 +74,10 @@ def do_mremap(mm: MmStruct, request: MremapRequest) -> int:
         from kernel.mm.mremap_6 import mremap_6_1 as rules
     else:
         from kernel.mm.mremap_6 import mremap_6_17 as rules
+    if mm.kernel.what_if.changes_mremap:
+        from kernel.mm.mremap_what_if import mremap_what_if
+
+        return mremap_what_if(mm, request, rules)
     return rules(mm, request)
 
 
@@ -95,6 +126,9 @@ def move_vma(mm: MmStruct, vma: Vma, request: MremapRequest, charged: int) -> in
     if mm.map_count >= kernel.sysctl.max_map_count - 3:
         vm_unacct_memory(kernel, charged)
         raise KernelError(Errno.ENOMEM, "move: map_count within 3 of max_map_count")
+    if kernel.what_if.no_move_after_fork and mm.has_forked and old_len and not vma.vm_flags & VM_MAYSHARE:
+        vm_unacct_memory(kernel, charged)
+        raise KernelError(Errno.ENOMEM, "what if: no move after fork")
     vm_flags = vma.vm_flags
     pgoff = vma.vm_pgoff + ((addr - vma.vm_start) >> PAGE_SHIFT)
     new_vma, vma = copy_vma(vma, new_addr, new_len, pgoff)

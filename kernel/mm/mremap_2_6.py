@@ -11,7 +11,16 @@ from kernel.abi.errno import Errno, KernelError
 from kernel.mm.accounting import may_expand_vm, mlock_future_ok, vm_enough_memory, vm_stat_account, vm_unacct_memory
 from kernel.mm.area import page_align, set_vma_range
 from kernel.mm.mlock import mm_populate
-from kernel.mm.mremap import MREMAP_FIXED, MREMAP_MAYMOVE, MremapRequest, find_new_addr, move_vma
+from kernel.mm.mremap import (
+    MREMAP_FIXED,
+    MREMAP_MAYMOVE,
+    Growth,
+    MremapRequest,
+    SpansAreas,
+    find_new_addr,
+    move_vma,
+    no_growth,
+)
 from kernel.mm.munmap import do_munmap
 from kernel.mm.types import (
     PAGE_MASK,
@@ -54,7 +63,7 @@ def mremap_2_6(mm: MmStruct, request: MremapRequest) -> int:
     if vma.vm_flags & VM_HUGETLB:  # 8
         raise KernelError(Errno.EINVAL, "huge pages")
     if old_len > vma.vm_end - addr:  # 9
-        raise KernelError(Errno.EFAULT, "range spans areas")
+        raise SpansAreas
     growth = new_len - old_len
     if vma.vm_flags & VM_DONTEXPAND and growth:  # 10
         raise KernelError(Errno.EFAULT, "area may not grow")
@@ -66,12 +75,13 @@ def mremap_2_6(mm: MmStruct, request: MremapRequest) -> int:
     if vma.vm_flags & VM_ACCOUNT:
         charged = growth >> PAGE_SHIFT
         vm_enough_memory(mm, charged)
-    if old_len == vma.vm_end - addr and not flags & MREMAP_FIXED and _room_after(vma, addr) >= new_len:  # 13
+    has_room = old_len == vma.vm_end - addr and not flags & MREMAP_FIXED and _room_after(vma, addr) >= new_len
+    if has_room and request.growth is Growth.IN_PLACE:  # 13
         _grow_in_place(mm, vma, addr, old_len, new_len)
         return addr
     if not flags & MREMAP_MAYMOVE:  # 14
         vm_unacct_memory(mm.kernel, charged)
-        raise KernelError(Errno.ENOMEM, "no room to grow and no MREMAP_MAYMOVE")
+        raise no_growth(has_room)
     if not flags & MREMAP_FIXED:
         try:
             new_addr = find_new_addr(mm, vma, 0, new_len, flags)

@@ -21,9 +21,12 @@ from kernel.mm.mremap import (
     MREMAP_DONTUNMAP,
     MREMAP_FIXED,
     MREMAP_MAYMOVE,
+    Growth,
     MremapRequest,
+    SpansAreas,
     find_new_addr,
     move_vma,
+    no_growth,
 )
 from kernel.mm.munmap import do_munmap
 from kernel.mm.types import (
@@ -69,7 +72,7 @@ def _check_resize(mm: MmStruct, vma: Vma, addr: int, old_len: int, new_len: int,
     if flags & MREMAP_DONTUNMAP and vma.vm_flags & (VM_DONTEXPAND | VM_PFNMAP):
         raise KernelError(Errno.EINVAL, "area cannot be kept")
     if old_len > vma.vm_end - addr:
-        raise KernelError(Errno.EFAULT, "range spans areas")
+        raise SpansAreas
     if new_len == old_len:
         return
     if vma.vm_pgoff + ((addr - vma.vm_start) >> PAGE_SHIFT) + (new_len >> PAGE_SHIFT) >= 1 << 64:
@@ -252,7 +255,8 @@ def _move(mm: MmStruct, vma: Vma, request: MremapRequest) -> int:
 def _grow(mm: MmStruct, vma: Vma, request: MremapRequest) -> int:
     """``expand_vma``: in place if there is room, joining the next area if that is possible; else move."""
     addr, old_len, new_len = request.addr, request.old_len, request.new_len
-    if old_len == vma.vm_end - addr and _room_after(mm, vma, new_len - old_len):
+    has_room = old_len == vma.vm_end - addr and _room_after(mm, vma, new_len - old_len)
+    if has_room and request.growth is Growth.IN_PLACE:
         nr_pages = (new_len - old_len) >> PAGE_SHIFT
         vm_flags = vma.vm_flags
         if vm_flags & VM_ACCOUNT:
@@ -272,7 +276,7 @@ def _grow(mm: MmStruct, vma: Vma, request: MremapRequest) -> int:
             mm_populate(mm, end, new_len - old_len)
         return addr
     if not request.flags & MREMAP_MAYMOVE:
-        raise KernelError(Errno.ENOMEM, "no room to grow and no MREMAP_MAYMOVE")
+        raise no_growth(has_room)
     request.new_addr = find_new_addr(mm, vma, 0, new_len, request.flags)
     return _move(mm, vma, request)
 

@@ -157,6 +157,8 @@ class MmStruct:
         self.def_flags = 0
         """VM_LOCKED | VM_LOCKONFAULT after mlockall(MCL_FUTURE)."""
         self.dumpable = 1
+        self.has_forked = False
+        """It has been copied by fork, or is such a copy: pages may be shared with others, copy-on-write."""
         self.membarrier_state = 0
         """MEMBARRIER_CMD_REGISTER_* that were asked for."""
         self.rmap: Any = None

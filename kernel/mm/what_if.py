@@ -21,7 +21,7 @@ author knowing; under these rules it shows (``pagewalk check mremap --limits``, 
     memory (its pages are found through the file) are as ever.
 ``split_spanning``
     A call that the rules refuse with EFAULT because its range spans several areas is carried out area by area, as the
-    program could have done itself had it known the boundaries; see kernel/mm/mremap_pieces.py.
+    program could have done itself had it known the boundaries: see mremap_what_if.py.
 """
 
 from __future__ import annotations
