@@ -24,6 +24,7 @@ VERBS = {
     "page": "Run a program and print one page in full at a chosen moment.",
     "rmap": "Run a program and print its reverse map at a chosen moment.",
     "compare": "Run a program under several kernels and show what differs.",
+    "check": "Find out whether a program breaks where a kernel refuses mremap.",
     "report": "Make an HTML report of a saved trace.",
     "kernels": "List the kernels that --kernel can choose, and their rules.",
     "syscalls": "List the supported system calls, flag by flag.",

@@ -55,7 +55,7 @@ def command(
     from emu.compare import compare
 
     common = take_common(values)
-    names = _kernel_names(kernels)
+    names = kernel_names(kernels)
     if report is not None:
         check_can_report(report)
     try:
@@ -84,7 +84,7 @@ def command(
     return 0 if comparison.agrees else 1
 
 
-def _kernel_names(text: str | None) -> list[str]:
+def kernel_names(text: str | None) -> list[str]:
     from kernel.profile import PROFILES
 
     if text is None:

@@ -1,0 +1,72 @@
+"""Who called: the functions that a task is in, and the one of them to ask.
+
+The one to ask is the innermost function of the program itself, because that is whose author reads the report; where
+the program has none on the stack (a library works in a thread of its own), the innermost that is not the C library's
+wrapper of the system call.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from emu.check.model import Chain, Frame
+from emu.trace.locate import CodePlace, Locator
+from emu.unwind import Unwinder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kernel.kernel import Kernel
+    from kernel.mm.types import MmStruct
+    from kernel.task.task import Task
+
+MAX_FRAMES = 16
+_WRAPPERS = frozenset(("mremap", "sys_mremap", "syscall", "syscall5", "syscall6"))
+"""Functions that only make the call, without the underscores before their names; a program may have its own."""
+
+
+class Callers:
+    """The stacks of one machine's tasks."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self.locator = Locator(kernel)
+        self._unwinder = Unwinder(self.locator)
+
+    def stack(self, task: Task, max_frames: int = MAX_FRAMES) -> tuple[int, ...]:
+        """Where ``task`` is in each of its functions now, the innermost first: cheap, for :meth:`chain` to read."""
+        return tuple(self._unwinder.addresses(task, max_frames))
+
+    def chain(self, mm: MmStruct | None, stack: Sequence[int]) -> Chain:
+        """A stack of ``mm``, or of an address space that it was forked from, in words."""
+        frames = tuple(_frame(self.locator.code(mm, address), depth) for depth, address in enumerate(stack))
+        return Chain(frames, _site_index(frames, self._program(mm)))
+
+    def _program(self, mm: MmStruct | None) -> str | None:
+        file = mm.exe_file if mm is not None else None
+        return None if file is None else self._kernel.vfs.path_text(file.f_path).decode("utf-8", "replace")
+
+
+def _frame(place: CodePlace, depth: int) -> Frame:
+    symbol, source = place.symbol, place.source
+    return Frame(
+        function=None if symbol is None else symbol.name,
+        offset=0 if symbol is None else symbol.offset,
+        module=place.module,
+        file=None if source is None else source.path,
+        line=None if source is None else source.line,
+        address=place.address,
+        insn=place.insn if depth == 0 else None,
+    )
+
+
+def _site_index(frames: tuple[Frame, ...], program: str | None) -> int | None:
+    if not frames:
+        return None
+    own = [i for i, frame in enumerate(frames) if frame.module == program]
+    candidates = own or list(range(len(frames)))
+    return next((i for i in candidates if not _is_wrapper(frames[i])), candidates[0])
+
+
+def _is_wrapper(frame: Frame) -> bool:
+    return frame.function is not None and frame.function.partition("@")[0].lstrip("_") in _WRAPPERS

@@ -1,0 +1,121 @@
+"""What is wrong, by call site: the same failure under several kernels and limits is one finding.
+
+Two failures are the same when the same place of the program got the same errno by the same rule at the same kind of
+boundary, made by the same places of the program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from emu.check.aftermath import Deed, next_deeds
+from emu.check.align import site_key
+from emu.check.model import Boundary, Call, Frame, Run
+from emu.check.rescue import Rescue
+from emu.check.verdict import Judged, Odd
+
+
+@dataclass
+class Where:
+    """One run in which a finding was made."""
+
+    judged: Judged
+    calls: list[Call]
+    """Those that failed in this way, in order."""
+    partner: Call | None
+    """The same call on the reference."""
+    rescues: list[Rescue] = field(default_factory=list)
+    """Of the first call."""
+
+
+@dataclass
+class Finding:
+    """One way in which one call site fails."""
+
+    error: str
+    reason: str
+    wheres: list[Where] = field(default_factory=list)
+
+    @property
+    def call(self) -> Call:
+        """An example: the first one of the first run."""
+        return self.wheres[0].calls[0]
+
+    @property
+    def site(self) -> Frame | None:
+        return self.call.site
+
+    @property
+    def boundary(self) -> Boundary | None:
+        """The place at which the call was refused: where the area of its first address ends."""
+        return self.call.boundaries[0] if self.call.boundaries else None
+
+    @property
+    def deeds(self) -> list[Deed]:
+        return next_deeds(self.call)
+
+    @property
+    def is_injected(self) -> bool:
+        return self.reason.startswith("made to fail")
+
+
+@dataclass
+class Site:
+    """One place of the program that calls mremap, over all runs."""
+
+    key: str
+    frame: Frame | None
+    nr_calls: int = 0
+    """On the reference."""
+    findings: list[Finding] = field(default_factory=list)
+
+
+def findings(judged: Iterable[Judged]) -> list[Finding]:
+    """In the order of the calls, then of the runs."""
+    found: dict[tuple[str, ...], Finding] = {}
+    for one in judged:
+        wheres: dict[tuple[str, ...], Where] = {}
+        for odd in one.failures:
+            call = odd.call
+            key = _key(call)
+            if key in wheres:
+                wheres[key].calls.append(call)
+                continue
+            where = wheres[key] = Where(one, [call], odd.partner if odd.odd is Odd.FAILS else None)
+            finding = found.setdefault(key, Finding(call.error or "?", call.reason or ""))
+            finding.wheres.append(where)
+    return list(found.values())
+
+
+def _key(call: Call) -> tuple[str, ...]:
+    boundary = call.boundaries[0] if call.boundaries else None
+    made_by = []
+    if boundary is not None and call.reason == "range spans areas":
+        places = [write.chain.site for write in boundary.first_writes]
+        made_by = [boundary.reason, *(place.key if place is not None else "?" for place in places)]
+    reason = call.reason or ""
+    if reason.startswith("made to fail"):
+        reason = "made to fail"
+    return (site_key(call), call.error or "?", reason, *made_by)
+
+
+def sites(reference: Run, found: Iterable[Finding]) -> list[Site]:
+    """Every place that called mremap on the reference or failed elsewhere, in the order of their first calls."""
+    by_key: dict[str, Site] = {}
+    for call in reference.calls:
+        site = by_key.setdefault(site_key(call), Site(site_key(call), call.site))
+        site.nr_calls += 1
+    for finding in found:
+        key = site_key(finding.call)
+        by_key.setdefault(key, Site(key, finding.site)).findings.append(finding)
+    return list(by_key.values())
+
+
+def own_failures(judged: Iterable[Judged], reference: Run) -> list[Call]:
+    """Calls that fail on every kernel alike: the program's own business.  As the reference had them."""
+    everywhere = [call for call in reference.calls if call.failed]
+    for one in judged:
+        failed = {number for nr, number in one.pairs.items() if one.trial.run.calls[nr - 1].failed}
+        everywhere = [call for call in everywhere if call.nr in failed]
+    return everywhere

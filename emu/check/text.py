@@ -1,0 +1,439 @@
+"""The report on a terminal: the table of verdicts, then a block for each way in which a call fails.
+
+Written to be read like a compiler's diagnostics: what is wrong, where, what it is about, why, what came of it, what
+would help.  Lines are wrapped on a terminal only; in a file each stays whole, so that it can be searched.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+
+from emu.check.aftermath import Deed, Did
+from emu.check.finding import Finding, Where
+from emu.check.model import AreaState, Boundary, Call, FirstWrite, Footprint
+from emu.check.report import Report
+from emu.check.rescue import Rescue, Result
+from emu.check.verdict import Judged, Noise, Odd, Verdict
+
+_LABEL = 8
+"""Columns of the words before the colon of a block."""
+MAX_AREAS = 6
+MAX_SITES = 20
+
+
+class Style(Enum):
+    """As an ANSI sequence."""
+
+    PLAIN = ""
+    BOLD = "1"
+    DIM = "2"
+    GOOD = "32"
+    BAD = "1;31"
+    ODD = "33"
+    DOUBT = "35"
+    PLACE = "36"
+
+
+@dataclass
+class Line:
+    """One line: spans of text, and where a line that is too long goes on."""
+
+    spans: list[tuple[str, Style]] = field(default_factory=list)
+    hang: int = 0
+    """Columns of indentation of what does not fit."""
+
+    @property
+    def text(self) -> str:
+        return "".join(text for text, _ in self.spans)
+
+
+def line(*parts: str | tuple[str, Style], hang: int = 0) -> Line:
+    return Line([(part, Style.PLAIN) if isinstance(part, str) else part for part in parts], hang)
+
+
+_VERDICT_STYLES = {
+    Verdict.SAFE: Style.GOOD,
+    Verdict.COPES: Style.ODD,
+    Verdict.BREAKS: Style.BAD,
+    Verdict.UNKNOWN: Style.DOUBT,
+}
+
+
+def report_lines(report: Report) -> Iterator[Line]:
+    yield from _headline(report)
+    for name in (None, *(question.name for question in report.questions)):
+        yield line()
+        yield from _table(report, name)
+    for number, finding in enumerate(report.findings, start=1):
+        yield line()
+        yield from _finding(report, finding, number)
+    yield from _rest(report)
+
+
+# ---- the verdict --------------------------------------------------------------------------------------------------
+
+
+def _headline(report: Report) -> Iterator[Line]:
+    verdict = Verdict(report.verdict)
+    command = shlex.join(report.argv)
+    yield line((verdict.value, _VERDICT_STYLES[verdict]), f": {command}", hang=2)
+    yield line(_summary(report), hang=2)
+
+
+def _summary(report: Report) -> str:
+    if not report.calls_mremap and report.verdict == "safe":
+        return "the program never calls mremap"
+    runs = report.judged
+    what = "kernels" if not report.questions else "runs"
+    counts = [
+        f"{count} of {len(runs)} {what} {text}"
+        for verdict, text in (
+            (Verdict.BREAKS, "break it"),
+            (Verdict.UNKNOWN, "cannot be judged"),
+            (Verdict.COPES, "make it cope"),
+        )
+        if (count := sum(judged.verdict is verdict for judged in runs))
+    ]
+    if not counts:
+        return f"every mremap goes the same way on all {len(runs)} {what}, and so does the program"
+    return ", ".join(counts) + f"; compared with {report.reference.kernel}"
+
+
+def _table(report: Report, question: str | None) -> Iterator[Line]:
+    if report.questions:
+        yield line(("without limits" if question is None else f"with {_question_text(report, question)}", Style.BOLD))
+    rows = [
+        (judged.trial.kernel, judged.verdict.value, _mremap_text(judged), *_what_happened(report, judged))
+        for judged in report.of_question(question)
+    ]
+    head = ("kernel", "verdict", "mremap", "what happened")
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(3)]
+    hang = sum(widths) + 6
+    yield line(("  ".join(f"{cell:<{width}}" for cell, width in zip(head, widths, strict=False)) + "  ", Style.DIM),
+               (head[3], Style.DIM))  # fmt: skip
+    for kernel, verdict, mremap, *happened in rows:
+        style = _VERDICT_STYLES[Verdict(verdict)]
+        first = line(
+            f"{kernel:<{widths[0]}}  ",
+            (f"{verdict:<{widths[1]}}", style),
+            f"  {mremap:<{widths[2]}}  {happened[0] if happened else ''}",
+            hang=hang,
+        )
+        yield first
+        for more in happened[1:]:
+            yield line(" " * hang + more, hang=hang)
+
+
+def _question_text(report: Report, name: str) -> str:
+    limits = next(question.limits for question in report.questions if question.name == name)
+    described = limits.describe()
+    return name if name == described else f"{name}: {described}"
+
+
+def _mremap_text(judged: Judged) -> str:
+    run = judged.trial.run
+    parts = [f"{run.nr_ok} ok"] if run.nr_ok else []
+    parts += [f"{count} {name}" for name, count in run.nr_failed.items()]
+    return ", ".join(parts) or "-"
+
+
+def _what_happened(report: Report, judged: Judged) -> list[str]:
+    if judged.trial is report.reference:
+        return ["the reference"]
+    if judged.verdict is Verdict.SAFE:
+        return [f"as on {report.reference.kernel}"] if judged.trial.run.nr_calls else ["mremap is never called"]
+    if judged.verdict is Verdict.UNKNOWN:
+        return judged.reasons
+    if judged.verdict is Verdict.COPES:
+        return [f"{_odd_text(judged)}; it behaves as on {report.reference.kernel} all the same"]
+    return [_deed_text(deed) for deed in judged.deeds] or judged.reasons
+
+
+def _odd_text(judged: Judged) -> str:
+    texts = {
+        Odd.FAILS: "failed",
+        Odd.WORKS: "worked that fail there",
+        Odd.MOVED: "moved or stayed otherwise",
+        Odd.EXTRA: "more",
+        Odd.MISSING: "not made",
+    }
+    parts = []
+    for odd, text in texts.items():
+        count = sum(one.odd is odd for one in judged.odd_calls)
+        if count:
+            parts.append(f"{count} {'call' if count == 1 else 'calls'} {text}")
+    return ", ".join(parts)
+
+
+def _deed_text(deed: Deed) -> str:
+    return f"{deed.did.value}: {deed.evidence}"
+
+
+# ---- a failure ------------------------------------------------------------------------------------------------------
+
+
+def _labelled(label: str, *parts: str | tuple[str, Style]) -> Line:
+    return line((f"  {label:<{_LABEL}} ", Style.DIM), *parts, hang=_LABEL + 5)
+
+
+def _more(*parts: str | tuple[str, Style]) -> Line:
+    return line(" " * (_LABEL + 3), *parts, hang=_LABEL + 5)
+
+
+def _finding(report: Report, finding: Finding, number: int) -> Iterator[Line]:
+    call = finding.call
+    site = "an unknown place" if finding.site is None else finding.site.text
+    yield line((f"{finding.error}", Style.BAD), (f": mremap in {site}: {_reason(finding)}", Style.BOLD), hang=2)
+    frames = call.chain.frames
+    if len(frames) > 1:
+        yield _labelled("stack", " <- ".join(frame.text for frame in frames))
+    yield _labelled("call", (call.text, Style.PLACE))
+    yield _labelled("fails", _runs_text(finding))
+    works = report.works_on(finding)
+    yield _labelled("works", ", ".join(works) if works else "nowhere")
+    yield from _areas(report, finding)
+    yield from _then(finding)
+    yield from _rescues(finding)
+
+
+def _reason(finding: Finding) -> str:
+    if finding.reason == "range spans areas" and finding.call.before is not None:
+        return f"the range spans {finding.call.before.nr_areas} areas" + (" or a hole" if _has_hole(finding) else "")
+    return finding.reason or "refused"
+
+
+def _has_hole(finding: Finding) -> bool:
+    return any(boundary.reason == "hole" for boundary in finding.call.boundaries)
+
+
+def _runs_text(finding: Finding) -> str:
+    parts = []
+    for where in finding.wheres:
+        count = len(where.calls)
+        parts.append(where.judged.trial.title + (f" ({count} calls)" if count > 1 else ""))
+    return ", ".join(parts)
+
+
+def _areas(report: Report, finding: Finding) -> Iterator[Line]:
+    call, where = finding.call, finding.wheres[0]
+    if call.before is None or finding.is_injected:
+        return
+    yield _labelled("areas", f"under {_range(call.before.start, call.before.end)} on {where.judged.trial.title}:")
+    edges = {boundary.address: boundary for boundary in call.boundaries}
+    width = max((len(_area_text(area)) for area in call.before.areas), default=0)
+    shown = call.before.areas[:MAX_AREAS]
+    if not shown:
+        yield _more("  nothing is mapped there")
+    for area in shown:
+        yield _more(f"  {_area_text(area):<{width}}")
+        boundary = edges.get(area.end)
+        if boundary is not None:
+            yield _more((f"  ^ {_boundary_text(boundary)}", Style.BAD))
+    left = call.before.nr_areas - len(shown)
+    if left > 0:
+        yield _more((f"  and {left} more, {_more_boundaries(call, len(shown))}", Style.DIM))
+    yield from _history(finding)
+    yield from _areas_of_reference(report, where)
+
+
+def _more_boundaries(call: Call, nr_shown: int) -> str:
+    reasons = {boundary.reason for boundary in call.boundaries}
+    return "apart for the same reason" if len(reasons) == 1 else "apart for several reasons"
+
+
+def _range(start: int, end: int) -> str:
+    return f"{start:#x}-{end:#x}"
+
+
+def _area_text(area: AreaState) -> str:
+    pages = "1 page" if area.nr_pages == 1 else f"{area.nr_pages} pages"
+    anon = "" if area.anon_vma is None else f"  anon_vma #{area.anon_vma}"
+    name = "" if area.name == "anon" else f"  {area.name}"
+    return f"{_range(area.start, area.end)} {area.perms}  {pages}{anon}{name}"
+
+
+def _boundary_text(boundary: Boundary) -> str:
+    return f"boundary at {boundary.address:#x}: {boundary.text}"
+
+
+def _history(finding: Finding) -> Iterator[Line]:
+    """What made the first boundary."""
+    boundary = finding.boundary
+    if boundary is None or boundary.reason == "hole":
+        return
+    label = "made by"
+    for write in boundary.first_writes:
+        yield _labelled(label, _first_write_text(write))
+        label = ""
+    if boundary.first_writes:
+        return
+    for event in boundary.events:
+        site = event.chain.site
+        yield _labelled(label, f"{event.text} in {site.text if site is not None else '?'}")
+        label = ""
+
+
+def _first_write_text(write: FirstWrite) -> str:
+    name = f"anon_vma #{write.anon_vma}"
+    if write.how == "fork":
+        return f"{name}: made by fork"
+    at = "" if write.address is None else f" to {write.address:#x}"
+    if write.how == "exec":
+        return f"{name}: first write{at} by exec"
+    site, frames = write.chain.site, write.chain.frames
+    where = "?" if site is None else site.text
+    insn = f": {frames[0].insn}" if frames and frames[0].insn else ""
+    through = "" if not frames or site is frames[0] else f" through {frames[0].text}"
+    return f"{name}: first write{at} in {where}{through}{insn}"
+
+
+def _areas_of_reference(report: Report, where: Where) -> Iterator[Line]:
+    partner = where.partner
+    if partner is None or partner.before is None:
+        return
+    before: Footprint = partner.before
+    kernel = report.reference.kernel
+    if before.nr_areas == 1:
+        yield _labelled("", f"on {kernel} the range lies in one area: {_area_text(before.areas[0])}")
+    elif before.nr_areas:
+        yield _labelled("", f"on {kernel} the range spans {before.nr_areas} areas too, and the call works")
+
+
+def _then(finding: Finding) -> Iterator[Line]:
+    label = "then"
+    for deed in finding.deeds:
+        yield _labelled(label, (deed.did.value, _deed_style(deed)), f": {deed.evidence}")
+        label = ""
+    after = finding.call.aftermath
+    if not finding.deeds and after is not None and after.calls:
+        nexts = ", ".join(call.text for call in after.calls[:3])
+        yield _labelled(label, f"{Did.WENT_ON.value}: {nexts}" + (", ..." if after.nr_calls > 3 else ""))
+        label = ""
+    known: dict[str, list[str]] = {}
+    for where in finding.wheres:
+        deeds = where.judged.deeds or [Deed(Did.WENT_ON, "the program behaves as on the reference")]
+        for deed in deeds:
+            known.setdefault(f"{deed.did.value}\0{deed.evidence}", []).append(where.judged.trial.title)
+    label = "outcome"
+    for text, titles in known.items():
+        did, _, evidence = text.partition("\0")
+        deed = Deed(Did(did), evidence)
+        on = "" if len(titles) == len(finding.wheres) else f"  (on {', '.join(titles)})"
+        word = evidence if deed.did is Did.WENT_ON else f": {evidence}"
+        shown = "" if deed.did is Did.WENT_ON else did
+        yield _labelled(label, (shown, _deed_style(deed)), f"{word}{on}")
+        label = ""
+
+
+def _deed_style(deed: Deed) -> Style:
+    if deed.did in (Did.CRASHED, Did.LOST_DATA, Did.DIFFERENT_OUTPUT):
+        return Style.BAD
+    return Style.ODD if deed.did in (Did.REPORTED, Did.GAVE_UP) else Style.GOOD
+
+
+def _rescues(finding: Finding) -> Iterator[Line]:
+    if finding.is_injected:
+        yield _labelled("saved by", "nothing: the failure was injected")
+        return
+    groups: dict[tuple[Rescue, ...], list[str]] = {}
+    for where in finding.wheres:
+        groups.setdefault(tuple(where.rescues), []).append(where.judged.trial.title)
+    label = "saved by"
+    for rescues, titles in groups.items():
+        if not rescues:
+            continue
+        if len(groups) > 1:
+            yield _labelled(label, f"on {', '.join(titles)}:")
+            label = ""
+        width = max(len(rescue.way.title) for rescue in rescues)
+        for rescue in rescues:
+            saved = rescue.result is Result.WORKS
+            mark, style = ("yes", Style.GOOD) if saved else ("no ", Style.DIM)
+            yield _labelled(label, (mark, style), f"  {rescue.way.title:<{width}}  {rescue.text}")
+            label = ""
+
+
+# ---- the rest -------------------------------------------------------------------------------------------------------
+
+
+def _rest(report: Report) -> Iterator[Line]:
+    notes = list(_notes(report))
+    if notes:
+        yield line()
+        yield from notes
+
+
+def _notes(report: Report) -> Iterator[Line]:
+    good = [site for site in report.sites if not site.findings]
+    for site in good[:MAX_SITES]:
+        place = "an unknown place" if site.frame is None else site.frame.text
+        calls = "1 call" if site.nr_calls == 1 else f"{site.nr_calls} calls"
+        yield line(("goes the same everywhere", Style.GOOD), f": {place}, {calls}", hang=2)
+    if len(good) > MAX_SITES:
+        yield line(f"and {len(good) - MAX_SITES} places more")
+    for text, count in _count(call.text for call in report.own_failures).items():
+        times = "" if count == 1 else f" ({count} times)"
+        yield line(("fails on every kernel alike", Style.ODD), f": {text}{times}", hang=2)
+    if report.noise is Noise.OUTPUT:
+        yield line(("note", Style.DOUBT), ": what the program prints or writes depends on random numbers; "
+                   "only exit statuses and signals were compared", hang=2)  # fmt: skip
+    for name, count in _count(
+        name for judged in report.judged for name in sorted(judged.trial.outcome.unimplemented)
+    ).items():
+        yield line(("note", Style.DOUBT), f": system call {name} is not implemented (ENOSYS) in {count} runs", hang=2)
+
+
+def _count(texts: Iterable[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for text in texts:
+        counts[text] = counts.get(text, 0) + 1
+    return counts
+
+
+# ---- output ---------------------------------------------------------------------------------------------------------
+
+
+def render(lines: Iterable[Line], *, width: int | None, color: bool) -> Iterator[str]:
+    """Lines of text; wrapped at words to ``width`` columns, if there is one."""
+    for one in lines:
+        for spans in _wrap(one, width) if width is not None else [one.spans]:
+            text = "".join(_paint(text, style) if color else text for text, style in spans)
+            yield text.rstrip() if not color else text
+
+
+def _paint(text: str, style: Style) -> str:
+    return f"\x1b[{style.value}m{text}\x1b[0m" if style.value and text else text
+
+
+def _wrap(one: Line, width: int) -> list[list[tuple[str, Style]]]:
+    from rich.cells import cell_len
+
+    if cell_len(one.text) <= width:
+        return [one.spans]
+    rows: list[list[tuple[str, Style]]] = [[]]
+    column, room = 0, width
+    for text, style in one.spans:
+        for word in _words(text):
+            size = cell_len(word)
+            if column + len(word.rstrip()) > room and column > one.hang:
+                rows.append([(" " * one.hang, Style.PLAIN)])
+                column = one.hang
+                word = word.lstrip()
+                size = cell_len(word)
+            rows[-1].append((word, style))
+            column += size
+    return rows
+
+
+def _words(text: str) -> Iterator[str]:
+    """Words with the blanks before them."""
+    start = 0
+    for index in range(1, len(text)):
+        if text[index] == " " and text[index - 1] != " ":
+            yield text[start:index]
+            start = index
+    if text:
+        yield text[start:]

@@ -1,0 +1,176 @@
+"""``pagewalk check mremap``: would this program break where mremap refuses?"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from emu.cli.compare import kernel_names
+from emu.cli.options import GuestCommand, machine_options, program_argument, take_common
+from emu.cli.status import CommandError, Status
+
+if TYPE_CHECKING:
+    from emu.check.report import Report
+    from emu.check.run import Patience
+    from emu.limits import Question
+    from emu.machine import MachineConfig
+
+_LEGEND = """\b
+Verdicts, for each kernel:
+  safe     every mremap went as on the reference, and the program behaves the same
+  copes    some went otherwise, and the program behaves the same
+  breaks   some went otherwise, and the program behaves differently
+  unknown  the run says nothing; why is said beside it
+
+The reference is the newest kernel on which no mremap fails, or else that on which the fewest do.  What is
+compared: exit status, signal, stdout, stderr, and the files that the program left.
+
+Exit status: 0 safe, 1 breaks somewhere, 3 could not tell.
+"""
+
+
+@click.group("check", context_settings={"max_content_width": 110}, subcommand_metavar="WHAT ...")
+def command() -> None:
+    """Answer a question about a program by running it under every kernel.
+
+    \b
+    pagewalk check mremap -- ./prog
+    """
+
+
+@command.command("mremap", cls=GuestCommand, epilog=_LEGEND)
+@click.option("--kernels", metavar="A,B,...", help="Only these kernels.  [default: all eight]")
+@click.option("--limits", "limits_file", metavar="FILE.toml",
+              help="Ask every question of this limits file: each [table] is one machine to try.")  # fmt: skip
+@click.option("--timeout", "timeouts", multiple=True, metavar="[virtual:|wall:]SECONDS",
+              help="Give a run up after so long, by the program's own clock or the wall's.  Repeatable.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema: emu/check/schema/check-1.json).")
+@machine_options
+@program_argument
+def check_mremap_command(
+    argv: tuple[str, ...],
+    kernels: str | None,
+    limits_file: str | None,
+    timeouts: tuple[str, ...],
+    as_json: bool,
+    **values: Any,
+) -> int:
+    """Would this program break where mremap refuses?
+
+    Runs it under every kernel, lines the mremap calls of the runs up, and says of each place in the program that calls
+    mremap: on which kernels it fails, with which error, because of which boundary between areas, what made that
+    boundary, what the program did then, and what would have saved it.  --limit and --fail ask the same of a smaller
+    machine, or of one in which calls fail.
+
+    \b
+    pagewalk check mremap -- ./prog
+    pagewalk check mremap --limits limits.toml -- ./prog
+    pagewalk check mremap --fail mremap:ENOMEM@every -- ./prog
+    """
+    from emu.check.run import check_mremap
+    from emu.jobs import read_stdin
+
+    common = take_common(values)
+    _refuse_shared(common.config)
+    names = kernel_names(kernels)
+    questions = _questions(limits_file)
+    patience = _patience(timeouts)
+    try:
+        with _progress(common.quiet) as on_progress:
+            report = check_mremap(
+                common.config,
+                argv,
+                kernels=names,
+                questions=questions,
+                stdin=read_stdin(),
+                patience=patience,
+                on_progress=on_progress,
+            )
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    _fail_if_nothing_ran(report)
+    if as_json:
+        print(json.dumps(report.as_json(), indent=2))
+    else:
+        _print(report, common.use_color(sys.stdout.isatty()))
+    return report.exit_status
+
+
+def _refuse_shared(config: MachineConfig) -> None:
+    """The program runs many times: nothing that one run writes may be met by the next."""
+    if config.writable:
+        raise click.UsageError("--writable: the program runs many times and would meet its own changes; leave it out",
+                               click.get_current_context())  # fmt: skip
+    if config.swap is not None and ":" in config.swap:
+        raise click.UsageError("--swap FILE:SIZE: the runs cannot share one swap file; write --swap SIZE",
+                               click.get_current_context())  # fmt: skip
+
+
+def _questions(path: str | None) -> list[Question]:
+    from emu.limits import read_limits
+
+    if path is None:
+        return []
+    try:
+        return read_limits(path)
+    except OSError as error:
+        raise CommandError(f"--limits: {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise CommandError(f"--limits: {error}") from error
+
+
+_TIMEOUT = re.compile(r"(?:(virtual|wall):)?(\d+(?:\.\d+)?)")
+
+
+def _patience(texts: tuple[str, ...]) -> Patience:
+    from emu.check.run import Patience
+
+    given: dict[str, float] = {}
+    for text in texts:
+        match = _TIMEOUT.fullmatch(text)
+        if match is None or not float(match[2]):
+            raise click.BadParameter(
+                f"{text!r} is no time; write seconds, virtual:SECONDS or wall:SECONDS", param_hint="--timeout"
+            )
+        given[match[1] or "virtual"] = float(match[2])
+    virtual, wall = given.get("virtual"), given.get("wall")
+    return Patience(None if virtual is None else round(virtual * 1e9), wall)
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on stderr, if that is a terminal; it grows when it turns out that more runs are needed."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("running"), BarColumn(), MofNCompleteColumn(), TextColumn("runs"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda nr_done, total: progress.update(task, completed=nr_done, total=total)
+
+
+def _fail_if_nothing_ran(report: Report) -> None:
+    """A program that no kernel can start is the user's mistake, not a result."""
+    outcomes = [judged.trial.outcome for judged in report.of_question(None)]
+    if all(outcome.not_runnable is not None for outcome in outcomes):
+        first = outcomes[0]
+        assert first.not_runnable is not None
+        raise CommandError(first.error or "not runnable", Status(first.not_runnable))
+
+
+def _print(report: Report, color: bool) -> None:
+    from emu.check.text import render, report_lines
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for text in render(report_lines(report), width=width, color=color):
+        print(text)
