@@ -38,6 +38,7 @@ from kernel.fs.inode import DirEntry, Inode
 from kernel.fs.memfs import MemDir, MemReg, MemSpecial, MemSuper, MemSymlink
 from kernel.fs.permission import Owner
 from kernel.fs.store import FileStore, Space
+from kernel.fs.xattr import XattrTable
 
 if TYPE_CHECKING:
     from kernel.kernel import Kernel
@@ -185,7 +186,34 @@ class _Overlaid:
             super().touch_atime()  # type: ignore[misc]
 
 
-class OvlReg(_Overlaid, MemReg):
+class _OverlaidXattrs(_Overlaid, XattrTable):
+    """Extended attributes that are the host's until they are first asked for."""
+
+    __slots__ = ()
+
+    def listxattr(self) -> list[bytes]:
+        self._load_xattrs()
+        return super().listxattr()
+
+    def getxattr(self, name: bytes) -> bytes:
+        self._load_xattrs()
+        return super().getxattr(name)
+
+    def setxattr(self, name: bytes, value: bytes, flags: int) -> None:
+        self._load_xattrs()
+        self.mark_dirty()
+        super().setxattr(name, value, flags)
+
+    def removexattr(self, name: bytes) -> None:
+        self._load_xattrs()
+        self.mark_dirty()
+        super().removexattr(name)
+
+    def _load_xattrs(self) -> None:
+        raise NotImplementedError
+
+
+class OvlReg(_OverlaidXattrs, MemReg):
     __slots__ = ("dev", "is_pinned", "lower_at", "lower_blocks")
 
     def __init__(self, sb: OverlaySuper, dev: int, ino: int, mode: int, owner: Owner, store: FileStore) -> None:
@@ -212,24 +240,6 @@ class OvlReg(_Overlaid, MemReg):
     def allocate(self, pos: int, count: int) -> int:
         self.mark_dirty()
         return super().allocate(pos, count)
-
-    def listxattr(self) -> list[bytes]:
-        self._load_xattrs()
-        return super().listxattr()
-
-    def getxattr(self, name: bytes) -> bytes:
-        self._load_xattrs()
-        return super().getxattr(name)
-
-    def setxattr(self, name: bytes, value: bytes, flags: int) -> None:
-        self._load_xattrs()
-        self.mark_dirty()
-        super().setxattr(name, value, flags)
-
-    def removexattr(self, name: bytes) -> None:
-        self._load_xattrs()
-        self.mark_dirty()
-        super().removexattr(name)
 
     def _load_xattrs(self) -> None:
         base = self.store.base
@@ -259,7 +269,7 @@ class OvlSpecial(_Overlaid, MemSpecial):
         self.lower_blocks = 0
 
 
-class OvlDir(_Overlaid, MemDir):
+class OvlDir(_OverlaidXattrs, MemDir):
     """A directory: merged if ``lower`` is not None."""
 
     __slots__ = ("dev", "is_pinned", "lower", "lower_at", "lower_blocks", "whiteouts")
@@ -315,24 +325,6 @@ class OvlDir(_Overlaid, MemDir):
         super().take(name)
         if self.lower is not None:
             self.whiteouts[name] = None
-
-    def listxattr(self) -> list[bytes]:
-        self._load_xattrs()
-        return super().listxattr()
-
-    def getxattr(self, name: bytes) -> bytes:
-        self._load_xattrs()
-        return super().getxattr(name)
-
-    def setxattr(self, name: bytes, value: bytes, flags: int) -> None:
-        self._load_xattrs()
-        self.mark_dirty()
-        super().setxattr(name, value, flags)
-
-    def removexattr(self, name: bytes) -> None:
-        self._load_xattrs()
-        self.mark_dirty()
-        super().removexattr(name)
 
     def _load_xattrs(self) -> None:
         if self.xattrs is None:

@@ -309,9 +309,8 @@ class UdpSocket(InetSocket):
             raise KernelError(Errno.ENOTCONN, "socket is not connected")
         return s.pack_inet(self.family, self.remote)
 
-    def sendmsg(self, task: Task, data: bytes, address: bytes, flags: int, control: Control) -> Blocking[int]:
+    def _send(self, task: Task, data: bytes, address: bytes, flags: int, control: Control) -> Blocking[int]:
         headers = control.headers
-        control.drop()
         if flags & s.MSG_OOB:
             raise KernelError(Errno.EOPNOTSUPP, "no out-of-band data")
         self.take_error()
@@ -355,21 +354,10 @@ class UdpSocket(InetSocket):
         return best
 
     def recvmsg(self, task: Task, count: int, flags: int) -> Blocking[Received]:
-        if flags & s.MSG_ERRQUEUE:
-            raise KernelError(Errno.EAGAIN, "no queued errors")
-        deadline_ns = self.deadline(self.rcv_timeout_ns)
-        while not self.queue:
-            self.take_error()
-            if self.shutdown_mask & s.RCV_SHUTDOWN:
-                return Received()
-            if not self.blocks(flags):
-                raise KernelError(Errno.EAGAIN, "nothing to receive")
-            yield from self.pause(deadline_ns)
-        message = self.queue[0]
-        received = Received(message.data[:count])
-        received.full_length = len(message.data)
-        received.address = message.address
-        received.flags = s.MSG_TRUNC if len(message.data) > count else 0
+        message = yield from self._first_message(self.queue, flags)
+        if message is None:
+            return Received()
+        received = Received.datagram(message, count)
         received.items = self._header_items(message)
         if not flags & s.MSG_PEEK:
             self.queue.popleft().free()

@@ -122,8 +122,7 @@ class NetlinkSocket(Socket):
         self.options[(level, name)] = 1
 
     # -- requests and answers ------------------------------------------------------------------------------
-    def sendmsg(self, task: Task, data: bytes, address: bytes, flags: int, control: Control) -> Blocking[int]:
-        control.drop()
+    def _send(self, task: Task, data: bytes, address: bytes, flags: int, control: Control) -> Blocking[int]:
         self._autobind(task)
         offset = 0
         while offset + _HEADER.size <= len(data):

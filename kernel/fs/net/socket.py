@@ -11,6 +11,7 @@ queued.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from kernel.abi import socket as s
@@ -104,6 +105,15 @@ class Received:
     """What recvmsg gives: the data, the sender, control items and MSG_* flags."""
 
     __slots__ = ("address", "cred", "data", "files", "flags", "full_length", "items")
+
+    @classmethod
+    def datagram(cls, message: Message, count: int) -> Received:
+        """The first ``count`` bytes of a message whose boundaries are kept, and who sent it."""
+        received = cls(message.data[:count])
+        received.full_length = len(message.data)
+        received.address = message.address
+        received.flags = s.MSG_TRUNC if len(message.data) > count else 0
+        return received
 
     def __init__(self, data: bytes = b"") -> None:
         self.data = data
@@ -249,8 +259,28 @@ class Socket(File):
 
     def sendmsg(self, task: Task, data: bytes, address: bytes, flags: int, control: Control) -> Blocking[int]:
         """Takes over the files of ``control``."""
+        try:
+            return (yield from self._send(task, data, address, flags, control))
+        finally:
+            control.drop()
+
+    def _send(self, task: Task, data: bytes, address: bytes, flags: int, control: Control) -> Blocking[int]:
         raise KernelError(Errno.EOPNOTSUPP, "socket cannot send")
         yield
+
+    def _first_message(self, queue: deque[Message], flags: int) -> Blocking[Message | None]:
+        """__skb_recv_datagram(): wait for a message, which stays in ``queue``; None when none can come any more."""
+        if flags & s.MSG_ERRQUEUE:
+            raise KernelError(Errno.EAGAIN, "no queued errors")
+        deadline_ns = self.deadline(self.rcv_timeout_ns)
+        while not queue:
+            self.take_error()
+            if self.shutdown_mask & s.RCV_SHUTDOWN:
+                return None
+            if not self.blocks(flags):
+                raise KernelError(Errno.EAGAIN, "nothing to receive")
+            yield from self.pause(deadline_ns)
+        return queue[0]
 
     def recvmsg(self, task: Task, count: int, flags: int) -> Blocking[Received]:
         raise KernelError(Errno.EOPNOTSUPP, "socket cannot receive")

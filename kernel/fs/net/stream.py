@@ -101,12 +101,6 @@ class ConnectedSocket(Socket):
         return child
 
     # -- sending -------------------------------------------------------------------------------------------
-    def sendmsg(self, task: Task, data: bytes, address: bytes, flags: int, control: Control) -> Blocking[int]:
-        try:
-            return (yield from self._send(task, data, address, flags, control))
-        finally:
-            control.drop()
-
     def _send(self, task: Task, data: bytes, address: bytes, flags: int, control: Control) -> Blocking[int]:
         if flags & s.MSG_OOB:
             raise KernelError(Errno.EOPNOTSUPP, "no out-of-band data")

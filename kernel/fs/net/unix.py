@@ -222,12 +222,6 @@ class UnixDgram(_UnixNamed):
             raise KernelError(Errno.ENOTCONN, "socket is not connected")
         return self.peer.getsockname()
 
-    def sendmsg(self, task: Task, data: bytes, address: bytes, flags: int, control: Control) -> Blocking[int]:
-        try:
-            return (yield from self._send(task, data, address, flags, control))
-        finally:
-            control.drop()
-
     def _send(self, task: Task, data: bytes, address: bytes, flags: int, control: Control) -> Blocking[int]:
         if flags & s.MSG_OOB:
             raise KernelError(Errno.EOPNOTSUPP, "no out-of-band data")
@@ -265,21 +259,11 @@ class UnixDgram(_UnixNamed):
         return len(data)
 
     def recvmsg(self, task: Task, count: int, flags: int) -> Blocking[Received]:
-        if flags & s.MSG_ERRQUEUE:
-            raise KernelError(Errno.EAGAIN, "no queued errors")
-        deadline_ns = self.deadline(self.rcv_timeout_ns)
-        while not self.queue:
-            self.take_error()
-            if self.shutdown_mask & s.RCV_SHUTDOWN:
-                return Received()
-            if not self.blocks(flags):
-                raise KernelError(Errno.EAGAIN, "nothing to receive")
-            yield from self.pause(deadline_ns)
-        message = self.queue[0]
-        received = Received(message.data[:count])
-        received.full_length = len(message.data)
-        received.address, received.cred = message.address, message.cred
-        received.flags = s.MSG_TRUNC if len(message.data) > count else 0
+        message = yield from self._first_message(self.queue, flags)
+        if message is None:
+            return Received()
+        received = Received.datagram(message, count)
+        received.cred = message.cred
         if flags & s.MSG_PEEK:
             received.files = [file.get() for file in message.files]
             return received
