@@ -1,332 +1,329 @@
-"""The machine: a processor, a kernel, host files and a terminal put together, and the loop that runs them.
+"""The machine as a Python program has it: made of keywords, run step by step, looked at and listened to.
 
-    machine = Machine(MachineConfig(kernel="2.6.7", ram_bytes=64 << 20))
-    machine.spawn(["/bin/ls", "-l"])
-    status = machine.run()
+    with Machine(kernel="2.6.7", ram="64M", swap="128M") as machine:
+        machine.spawn(["images/faults"], capture=True)
+        machine.run(until="fault:20")
+        print(machine.maps_text())
+        status = machine.run()
 
-Nothing here is Linux's: this is what the boot loader, the firmware and the idle task are to a real kernel.
+The manual is docs/python-api.md.  What a machine is made of is in ``emu/board.py``; the command line is a user of this.
 """
 
 from __future__ import annotations
 
-import signal as host_signal
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
-from emu.cpu.cpu import Cpu
-from emu.cpu.stop import StopReason
-from emu.limits import MAX_RAM_BYTES, MIN_RAM_BYTES, NO_LIMITS, Limits
-from kernel.clock import BOOT_NS, Clock, HostClock
-from kernel.entry import Entry
-from kernel.fault_inject import parse_fail
-from kernel.kernel import Kernel, KernelConfig
-from kernel.profile import DEFAULT_KERNEL, resolve_profile
-from kernel.task.exit import wait_status
-from kernel.task.task import TIF_NEED_RESCHED, TaskState
-from mmu.physmem import PhysMem
+from emu.board import Board
+from emu.config import MachineConfig, MachineOptions, fields_of
+from emu.errors import BadAddress, CheckFailed, Deadlock, MachineError, NoSuchTask, NotNow, NotRunnable
+from emu.running import Runner
 
 if TYPE_CHECKING:
-    from emu.gdb.debugger import Debugger
-    from emu.stats import Recorder
-    from kernel.mm.rmap.history import History
+    from emu.console import HostConsole
+    from emu.events import Callback, Recording, Subscription
+    from emu.inspect.moment import Scene, Stopped
+    from emu.inspect.page import PageView
+    from emu.queries import RmapQueries
+    from emu.running import Until
+    from kernel.mm.types import MmStruct, Vma
     from kernel.task.task import Task
 
-PAGE_SIZE = 4096
-QUANTUM_BLOCKS = 100_000
-"""Basic blocks that a task may run while others wait: 1 ms of virtual time."""
-LONE_QUANTUM_BLOCKS = 2_000_000
-"""The same when no other task is waiting; timers and Ctrl-C are looked at in between."""
-ORPHAN_NS = 1_000_000_000
-"""How much longer (virtual time) what the program left behind may run after it has exited."""
-SLOW_CHECK_EVERY = 16
-"""Of --check's checks so many have the rules of areas and policies too; those of memory are in all."""
+__all__ = [
+    "BadAddress",
+    "CheckFailed",
+    "Deadlock",
+    "Machine",
+    "MachineConfig",
+    "MachineError",
+    "NoSuchTask",
+    "NotNow",
+    "NotRunnable",
+]
 
 
-class NotRunnable(Exception):
-    """The program cannot be started: ``status`` is 126 (not runnable) or 127 (not found), ``message`` one line."""
+class Machine(Board):
+    """One machine.  :meth:`spawn`, then :meth:`run`; in a ``with`` it is closed at the end.
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
+    Its keywords are the fields of :class:`MachineConfig`, with sizes as ``"64M"`` or numbers of bytes; a config may
+    be given as well, and keywords then change it.  ValueError and OSError when it cannot be built.
 
+    ``kernel`` (tasks, memory, files) and ``cpu`` are open to look at; names and meanings there are Linux's.
 
-class CheckFailed(Exception):
-    """--check found broken invariants; the text is the report."""
+    >>> with Machine(kernel="2.6.7", ram="16M") as machine:
+    ...     machine.spawn(["images/hello"], capture=True)
+    ...     machine.run()
+    ...     machine.stdout
+    <Task 2 hello running>
+    0
+    b'Hello, world\\n'
+    """
 
+    def __init__(self, config: MachineConfig | None = None, /, **options: Unpack[MachineOptions]) -> None:
+        super().__init__(replace(config or MachineConfig(), **fields_of(options)))
+        self._runner = Runner(self)
+        self._subscriptions: list[Subscription] = []
+        self._captured: dict[int, bytearray] = {1: bytearray(), 2: bytearray()}
 
-class Deadlock(Exception):
-    """Every task sleeps, and nothing is left that could wake one."""
+    def __enter__(self) -> Self:
+        return self
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
 
-@dataclass
-class MachineConfig:
-    """What a machine is made of.  ValueError when it cannot be built."""
+    def __repr__(self) -> str:
+        state = "closed" if self._runner.is_closed else str(self.stopped or "running")
+        return f"<Machine {self.kernel.profile.title}: {state}>"
 
-    kernel: str = DEFAULT_KERNEL
-    rmap: str | None = None
-    mremap: str | None = None
-    bugs: tuple[str, ...] = ()
-    ram_bytes: int = 256 << 20
-    swap: str | None = None
-    """``SIZE`` for a temporary file, or ``FILE:SIZE``."""
-    root: str = "/"
-    writable: list[str] = field(default_factory=list)
-    env: dict[str, str] = field(default_factory=dict)
-    cwd: str | None = None
-    seed: int = 0
-    aslr: bool = False
-    clock: str = "virtual"
-    max_map_count: int | None = None
-    check: int = 0
-    """Check all invariants after every so many system calls and faults; 0 never."""
-    record_stats: bool = False
-    """Also count what only events tell (emu/stats.py)."""
-    fail: tuple[str, ...] = ()
-    """Failures to inject: kernel/fault_inject.py."""
-    limits: Limits = NO_LIMITS
-    """What it is allowed; stronger than the fields of the same meaning, which are made to say the same."""
+    def close(self) -> None:
+        """Give everything back; the machine cannot run any more.  Harmless when repeated."""
+        if self._runner.is_closed:
+            return
+        for subscription in self._subscriptions:
+            subscription.close()
+        self._runner.close()
+        super().close()
 
-    def __post_init__(self) -> None:
-        limits = self.limits
-        self.ram_bytes = self.ram_bytes if limits.ram is None else limits.ram
-        self.swap = self.swap if limits.swap is None else limits.swap if limits.swap != "0" else None
-        self.mremap = limits.mremap or self.mremap
-        self.max_map_count = limits.max_map_count or self.max_map_count
-        self.fail = tuple(dict.fromkeys(self.fail + limits.fail))
-        for spec in self.fail:
-            parse_fail(spec)
-        if not MIN_RAM_BYTES <= self.ram_bytes <= MAX_RAM_BYTES:
-            raise ValueError(f"RAM of {self.ram_bytes} bytes: from 1M to 16G is possible")
-        resolve_profile(self.kernel, self.rmap, self.mremap, self.bugs)
+    # ---- programs -----------------------------------------------------------------------------------------------
 
-
-class Machine:
-    """One machine.  ``kernel`` is open to look at; :meth:`spawn`, then :meth:`run`."""
-
-    def __init__(self, config: MachineConfig | None = None) -> None:
-        self.config = config = config or MachineConfig()
-        profile = resolve_profile(config.kernel, config.rmap, config.mremap, config.bugs)
-        self.physmem = PhysMem(config.ram_bytes // PAGE_SIZE)
-        self.cpu = Cpu(self.physmem)
-        clock: Clock
-        if config.clock == "host":
-            clock = HostClock(time.monotonic_ns, time.time_ns)
-        else:
-            clock = Clock(self._blocks)
-            clock.charged_ns = BOOT_NS
-        self.kernel = kernel = Kernel(
-            self.physmem,
-            self.cpu,
-            clock,
-            KernelConfig(
-                profile=profile,
-                seed=config.seed,
-                aslr=config.aslr,
-                reserved_frames=self.cpu.reserved_frames,
-                pml4_template=self.cpu.kernel_pml4_entries,
-                what_if=config.limits.what_if(),
-            ),
-        )
-        if config.max_map_count is not None:
-            kernel.sysctl.max_map_count = config.max_map_count
-        if config.limits.overcommit_memory is not None:
-            kernel.sysctl.overcommit_memory = config.limits.overcommit_memory
-        if config.limits.overcommit_ratio is not None:
-            kernel.sysctl.overcommit_ratio = config.limits.overcommit_ratio
-        for spec in config.fail:
-            kernel.fail.add(spec)
-        if kernel.fail.watches("alloc"):
-            kernel.pages.inject_failures(lambda: kernel.fail.should_fail("alloc"))
-        self._mount(config)
-        self.entry = Entry(kernel)
-        self.cpu.on_syscall = self.entry.on_syscall
-        self.cpu.on_page_fault = self.entry.on_page_fault
-        self._history: History | None = None
-        if config.check:
-            self._switch_checks_on(config.check)
-        self.init: Task | None = None
-        """The program that was spawned first: its end is the machine's."""
-        self.recorder: Recorder | None = None
-        if config.record_stats:
-            from emu.stats import Recorder
-
-            self.recorder = Recorder(self)
-        self.on_quantum: Callable[[Machine], None] | None = None
-        """Called between quanta (progress displays)."""
-        self.debugger: Debugger | None = None
-        """Runs the tasks instead of us while somebody debugs."""
-        self._interrupted = False
-
-    def _blocks(self) -> int:
-        return self.cpu.blocks
-
-    def _mount(self, config: MachineConfig) -> None:
-        from emu.console import HostConsole
-        from emu.hosttree import OsHostTree
-        from kernel.fs.mount_root import mount_root
-
-        self.console = HostConsole()
-        self.host_tree = OsHostTree(config.root, config.writable)
-        mount_root(self.kernel, self.host_tree, self.console)
-        if config.swap is not None:
-            from emu.swapdev import attach_swap
-
-            self.swap_device = attach_swap(self.kernel, config.swap)
-
-    def _switch_checks_on(self, every: int) -> None:
-        from kernel.mm.rmap.check import check_all
-        from kernel.mm.rmap.check_memory import check_memory
-        from kernel.mm.rmap.history import History, report
-
-        self._history = history = History()
-        history.attach()
-        nr_checks = 0
-
-        def check() -> None:
-            nonlocal nr_checks
-            violations = check_memory(self.kernel)
-            if nr_checks % SLOW_CHECK_EVERY == 0:
-                violations += check_all(self.kernel)
-            nr_checks += 1
-            if violations:
-                raise CheckFailed(report(violations, history))
-
-        self.kernel.check_every = every
-        self.entry.check = check
-
-    # ---- the program --------------------------------------------------------------------------------------------
-
-    def spawn(self, argv: list[str], env: dict[str, str] | None = None, cwd: str | None = None) -> Task:
+    def spawn(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        *,
+        stdin: bytes | None = None,
+        capture: bool = False,
+    ) -> Task:
         """Load a program as a new process; ``argv[0]`` is looked up in PATH when it has no slash.
 
-        Raises :class:`NotRunnable`.
+        ``stdin`` is all that it can read, None lets it read what this process can.  ``capture`` keeps what it and its
+        children write in :attr:`stdout` and :attr:`stderr`.  Raises :class:`NotRunnable`.
         """
+        self._runner.must_be_quiet("spawn")
+        return self._spawn(argv, env, cwd, stdin, capture)
+
+    def _spawn(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str] | None,
+        cwd: str | None,
+        stdin: bytes | None,
+        capture: bool,
+    ) -> Task:
         from emu.spawn import spawn_program
 
-        task = spawn_program(self, argv, self.config.env if env is None else env, cwd or self.config.cwd)
-        if self.init is None:
+        environment = self.config.env if env is None else dict(env)
+        with self.at_work():
+            task = spawn_program(
+                self, list(argv), environment, cwd or self.config.cwd, self._console_for(stdin, capture)
+            )
+        if self.init is None or self.has_ended:
             self.init = task
+        self.raise_pending()
         return task
+
+    def _console_for(self, stdin: bytes | None, capture: bool) -> HostConsole:
+        if stdin is None and not capture:
+            return self.console
+        from emu.memory_console import MemoryConsole
+
+        return MemoryConsole(self.console, stdin, self._captured if capture else {})
+
+    @property
+    def stdout(self) -> bytes:
+        """What programs spawned with ``capture`` have written to their standard output so far."""
+        return bytes(self._captured[1])
+
+    @property
+    def stderr(self) -> bytes:
+        """The same of their standard error."""
+        return bytes(self._captured[2])
 
     @property
     def unimplemented(self) -> dict[str, int]:
-        """System calls that the program made and nobody serves, with counts."""
+        """System calls that a program made and nobody serves, with counts."""
         return self.entry.unimplemented
 
     # ---- running ------------------------------------------------------------------------------------------------
 
-    def run(self) -> int:
-        """Run until the first program has ended; its exit status, or 128 + the signal that killed it."""
-        assert self.init is not None, "spawn a program first"
-        previous = _on_sigint(self._note_interrupt)
-        try:
-            self.console.start()
-            process = self.init.signal
-            while process.nr_live:  # the first thread may have gone before the others, or been replaced by execve
-                self.step()
-            self._run_orphans()
-        finally:
-            self.console.stop()
-            _restore_sigint(previous)
-            self.kernel.vfs.sync()
-        code = wait_status(process.group_leader)
-        return 128 + (code & 0x7F) if code & 0x7F else code >> 8 & 0xFF
+    @overload
+    def run(self) -> int: ...
+    @overload
+    def run(self, until: Until) -> Stopped: ...
+    def run(self, until: Until | None = None) -> int | Stopped:
+        """Run until the first program has ended; its exit status, or 128 + the number of the signal that killed it.
 
-    def _run_orphans(self) -> None:
-        """What the program left behind goes on until it sleeps for good, for one second of virtual time at the most."""
-        deadline_ns = self.kernel.clock.now_ns() + ORPHAN_NS
-        while self._anything_alive() and self.kernel.clock.now_ns() < deadline_ns:
-            next_ns = self.kernel.timers.next_deadline_ns()
-            if self.kernel.sched.nr_running == 0 and (next_ns is None or next_ns > deadline_ns):
-                return
-            self.step()
+        ``until`` comes back earlier, with the machine standing still at that very instant, and says why; the result's
+        ``status`` is not None if the program ended first.  It is
 
-    def _anything_alive(self) -> bool:
-        init_task = self.kernel.init_task
-        return any(task is not init_task and not _is_dead(task) for task in self.kernel.tasks.values())
+            "exit"          just before the first process gives its memory back
+            "fault:N"       when the N-th page fault has been served
+            "syscall:N"     when the N-th system call has returned
+            "sym:NAME"      before the first process next executes NAME
+            2.5             when the machine's clock shows 2.5 seconds; it starts at 1 (a string: "time:2.5")
+            When(...)       at the first event that it describes
 
-    def step(self) -> None:
-        """Run one task for one quantum, or idle until something happens."""
-        kernel = self.kernel
-        kernel.timers.run(kernel.clock.now_ns())
-        if self._interrupted:
-            self._interrupted = False
-            self.console.interrupt()
-        self.console.poll_host(0)
-        if self.debugger is not None:
-            self.debugger.step()
-        else:
-            task = kernel.sched.pick_next()
-            if task is None:
-                self.idle()
-            else:
-                self._run_task(task)
-        if self.on_quantum is not None:
-            self.on_quantum(self)
+        Numbers are those of a trace.  A later ``run`` goes on from there.
 
-    def _run_task(self, task: Task) -> None:
-        kernel, cpu, entry = self.kernel, self.cpu, self.entry
-        kernel.current = task
-        blocks = self.quantum()
-        end = cpu.blocks + blocks
-        try:
-            while entry.continue_task(task):
-                left = end - cpu.blocks
-                if left <= 0 or task.exit_work & TIF_NEED_RESCHED:
-                    return
-                assert task.mm is not None
-                stop = cpu.run(task.regs, task.mm.pt.cr3, left)
-                if stop.reason is StopReason.EXCEPTION:
-                    entry.on_exception(stop.vector, stop.error_code)
-                elif stop.reason is StopReason.QUANTUM:
-                    return
-        finally:
-            kernel.current = None
+        >>> with Machine() as machine:
+        ...     _ = machine.spawn(["images/hello"], capture=True)
+        ...     machine.run(until="sym:_start")
+        ...     machine.run(until="exit")
+        ...     machine.run()
+        <Stopped at _start, hello (pid 2), address 0x401000>
+        <Stopped before the address space of the first process goes, hello (pid 2)>
+        0
+        """
+        if self.init is None and not self._runner.is_under_way:
+            raise NotNow("run: there is no program; spawn one first")
+        if until is not None and self.has_ended and not self._runner.is_under_way:
+            return self._runner.end(self.exit_status())
+        return self._runner.run(self.run_to_end, until)
 
-    def quantum(self) -> int:
-        """How many blocks the next task may run: less when a timer is due earlier."""
-        kernel = self.kernel
-        blocks = QUANTUM_BLOCKS if kernel.sched.runnable else LONE_QUANTUM_BLOCKS
-        next_ns = kernel.timers.next_deadline_ns()
-        if next_ns is not None:
-            blocks = min(blocks, kernel.clock.blocks_until(next_ns))
-        return blocks
+    @overload
+    def run_program(
+        self, argv: Sequence[str], until: None = None, *, stdin: bytes | None = ..., capture: bool = ...
+    ) -> int: ...
+    @overload
+    def run_program(
+        self, argv: Sequence[str], until: Until, *, stdin: bytes | None = ..., capture: bool = ...
+    ) -> Stopped: ...
+    def run_program(
+        self, argv: Sequence[str], until: Until | None = None, *, stdin: bytes | None = None, capture: bool = False
+    ) -> int | Stopped:
+        """:meth:`spawn` and :meth:`run` in one; ``until`` may be a moment of loading the program, as its first faults
+        are."""
+        self._runner.must_be_quiet("run_program")
+        if self._runner.is_under_way:
+            raise NotNow("run_program: a program is under way; spawn another one, and run both")
 
-    def idle(self) -> None:
-        """Every task sleeps: go to the next deadline, or wait for the user's input."""
-        kernel = self.kernel
-        next_ns = kernel.timers.next_deadline_ns()
-        if self.console.is_waited_for:
-            timeout_ns = None if next_ns is None else max(0, next_ns - kernel.clock.now_ns())
-            if self.console.poll_host(timeout_ns):
-                return
-        elif next_ns is not None and kernel.clock.is_host:
-            time.sleep(max(0, next_ns - kernel.clock.now_ns()) / 1e9)
-        if next_ns is not None:
-            kernel.clock.advance_to(next_ns)
-        elif not self.console.is_waited_for and not self._interrupted:
-            raise Deadlock("every task sleeps and nothing can wake one: " + self._who_sleeps())
+        def spawn_and_run() -> int:
+            self._spawn(argv, None, None, stdin, capture)
+            return self.run_to_end()
 
-    def _who_sleeps(self) -> str:
-        init_task = self.kernel.init_task
-        return ", ".join(
-            f"{task.comm} (pid {task.pid})"
-            for task in self.kernel.tasks.values()
-            if task is not init_task and not _is_dead(task)
-        )
+        return self._runner.run(spawn_and_run, until)
 
     @property
-    def is_interrupted(self) -> bool:
-        """Ctrl-C has come and was not served yet."""
-        return self._interrupted
+    def stopped(self) -> Stopped | None:
+        """Where the machine stands still; None while it runs."""
+        return self._runner.stopped
 
-    def _note_interrupt(self) -> None:
-        self._interrupted = True
+    @property
+    def now_ns(self) -> int:
+        """What the machine's clock shows: CLOCK_MONOTONIC of its programs."""
+        return self.kernel.clock.now_ns()
 
-    # ---- reports ------------------------------------------------------------------------------------------------
+    # ---- events -------------------------------------------------------------------------------------------------
+
+    def on(self, name: str, callback: Callback) -> Subscription:
+        """Call ``callback`` with every record of that name from now on, until the subscription is closed.
+
+        See ``emu/events.py`` for the names, and for what a callback may do.
+
+        >>> with Machine() as machine, machine.on("exit", lambda record: print(record["comm"], record["status"])):
+        ...     machine.run_program(["images/hello"], capture=True)
+        hello 0
+        0
+        """
+        from emu.events import Subscription
+
+        subscription = Subscription(self, (name,), callback)
+        self._subscriptions.append(subscription)
+        return subscription
+
+    def record(self, *names: str) -> Recording:
+        """A list to which every record of these names is added, until it is closed (the end of a ``with``).
+
+        >>> with Machine() as machine, machine.record("faults") as faults:
+        ...     _ = machine.run_program(["images/hello"], capture=True)
+        >>> [(fault["access"], fault["kind"], fault["area"]["name"]) for fault in faults[-2:]]
+        """
+        from emu.events import Recording, Subscription
+
+        recording = Recording()
+        recording.subscription = Subscription(self, names, recording.append)
+        self._subscriptions.append(recording.subscription)
+        return recording
+
+    # ---- looking ------------------------------------------------------------------------------------------------
+
+    def task(self, pid: int | None = None) -> Task:
+        """The task with that number; without one: the one whose moment it is.  Raises :class:`NoSuchTask`."""
+        from emu.queries import task_of
+
+        return task_of(self, pid, self.stopped)
+
+    def scene(self, pid: int | None = None) -> Scene:
+        """What the views of ``emu/inspect`` are made from.  Raises :class:`NoSuchTask`."""
+        from emu.queries import scene_of
+
+        return scene_of(self, pid, self.stopped)
+
+    def mm(self, pid: int | None = None) -> MmStruct:
+        """The address space of that task; of one that exec is making, at a fault there."""
+        return self.scene(pid).mm
+
+    def maps_text(self, pid: int | None = None) -> str:
+        """/proc/PID/maps."""
+        from kernel.mm.task_mmu import maps_text
+
+        return maps_text(self.mm(pid))
+
+    def smaps_text(self, pid: int | None = None) -> str:
+        """/proc/PID/smaps."""
+        from kernel.mm.task_mmu import smaps_text
+
+        return smaps_text(self.mm(pid))
+
+    def find_vma(self, address: int, pid: int | None = None) -> Vma | None:
+        """Linux's ``find_vma``: the first area that ends above ``address``; it may begin above it, too."""
+        return self.mm(pid).areas.find_vma(address)
+
+    def vma_lookup(self, address: int, pid: int | None = None) -> Vma | None:
+        """Linux's ``vma_lookup``: the area that holds ``address``."""
+        return self.mm(pid).areas.find_exact(address)
+
+    def page_at(self, address: int, pid: int | None = None) -> PageView:
+        """The page at ``address``: frame, flags, counts, and every entry that maps it, as the kernel's reverse map
+        finds them and as reading all page tables does."""
+        from emu.inspect.page import PageView
+
+        return PageView(self.scene(pid), f"{address:#x}")
+
+    def page(self, pfn: int) -> PageView:
+        """The page in frame ``pfn``, in the same way."""
+        from emu.inspect.page import PageView
+
+        return PageView(self.scene(), f"pfn:{pfn:#x}")
+
+    @property
+    def rmap(self) -> RmapQueries:
+        """The kernel's reverse map: ``rmap.walk(pfn)``, ``rmap.graph()``."""
+        from emu.queries import RmapQueries
+
+        return RmapQueries(self.scene())
+
+    def registers(self, pid: int | None = None) -> dict[str, int]:
+        """The registers of that task by name: ``rax``, ``rip``, ``eflags`` ..."""
+        from emu.queries import registers_of
+
+        return registers_of(self.task(pid))
+
+    def read_memory(self, address: int, nr_bytes: int, pid: int | None = None) -> bytes:
+        """Memory as a debugger reads it, protection or not; a page on swap comes back.  Raises :class:`BadAddress`."""
+        from emu.process_memory import read_memory
+
+        self._runner.must_be_quiet("read_memory")
+        with self.at_work():
+            data = read_memory(self.mm(pid), address, nr_bytes)
+        if len(data) < nr_bytes:
+            raise BadAddress(f"nothing can be read at {address + len(data):#x}")
+        return data
 
     def stats(self) -> dict[str, Any]:
         """Counters of the run so far, in groups; the schema is in the manual."""
@@ -334,32 +331,33 @@ class Machine:
 
         return collect(self)
 
-    def close(self) -> None:
-        """Give the engine and the host's files back; the machine cannot run any more."""
-        if self.recorder is not None:
-            self.recorder.detach()
-        if self._history is not None:
-            self._history.detach()
-        if self.config.swap is not None:
-            self.swap_device.close()
-        self.cpu.close()
+    # ---- doing --------------------------------------------------------------------------------------------------
 
+    def write_memory(self, address: int, data: bytes, pid: int | None = None) -> None:
+        """Write as a debugger does: memory that the program may not write gets a copy of its own.
 
-def _is_dead(task: Task) -> bool:
-    return task.state in (TaskState.ZOMBIE, TaskState.DEAD)
+        Raises :class:`BadAddress`; the pages before the bad one are written then.
+        """
+        from emu.process_memory import write_memory
 
+        self._runner.must_be_quiet("write_memory")
+        with self.at_work():
+            if not write_memory(self.mm(pid), address, data):
+                raise BadAddress(f"not all of {len(data)} bytes can be written at {address:#x}")
 
-def _on_sigint(note: Callable[[], None]) -> Any:
-    """Ctrl-C at a terminal that the guest does not own: remembered, served between two quanta."""
-    try:
-        return host_signal.signal(host_signal.SIGINT, lambda _number, _frame: note())
-    except ValueError:  # not the main thread
-        return None
+    def reclaim(self, nr_pages: int) -> int:
+        """Make the kernel reclaim ``nr_pages`` frames now; how many were freed (more, as it works in batches)."""
+        self._runner.must_be_quiet("reclaim")
+        with self.at_work():
+            return self.kernel.reclaim.try_to_free_pages(nr_pages)
 
+    def page_out(self, address: int, pid: int | None = None) -> bool:
+        """Make the kernel reclaim the page at ``address`` through its reverse map, from all who map it; has it gone?
 
-def _restore_sigint(previous: Any) -> None:
-    if previous is not None:
-        host_signal.signal(host_signal.SIGINT, previous)
+        Raises :class:`BadAddress` when no page is mapped there.
+        """
+        from emu.queries import page_out
 
-
-
+        self._runner.must_be_quiet("page_out")
+        with self.at_work():
+            return page_out(self.scene(pid), address)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from emu.errors import NotRunnable
 from kernel.abi.errno import Errno, KernelError
 from kernel.fs.files import FsStruct
 from kernel.fs.namei import LOOKUP_DIRECTORY, LOOKUP_FOLLOW
@@ -13,7 +14,8 @@ from kernel.task.exec import do_execve
 from kernel.task.fork import spawn_task
 
 if TYPE_CHECKING:
-    from emu.machine import Machine
+    from emu.board import Board
+    from emu.console import HostConsole
     from kernel.task.task import Task
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -34,10 +36,11 @@ _WORDS = {
 }
 
 
-def spawn_program(machine: Machine, argv: list[str], env: dict[str, str], cwd: str | None) -> Task:
-    """A new process that is about to execute the first instruction of ``argv[0]``; see :meth:`Machine.spawn`."""
-    from emu.machine import NotRunnable
+def spawn_program(machine: Board, argv: list[str], env: dict[str, str], cwd: str | None, console: HostConsole) -> Task:
+    """A new process that is about to execute the first instruction of ``argv[0]``; see :meth:`Machine.spawn`.
 
+    Its descriptors 0, 1 and 2 are those of ``console``.
+    """
     if not argv or not argv[0]:
         raise NotRunnable(NOT_FOUND, "no program was named")
     kernel = machine.kernel
@@ -45,7 +48,7 @@ def spawn_program(machine: Machine, argv: list[str], env: dict[str, str], cwd: s
     root = kernel.vfs.root
     task.fs = FsStruct(root, root)
     _enter_directory(machine, task, cwd)
-    machine.console.open_standard_files(task)
+    console.open_standard_files(task)
     for resource, limit in machine.config.limits.rlimits().items():
         task.signal.rlimits[resource] = (limit, limit)
     arguments = [os.fsencode(word) for word in argv]
@@ -60,10 +63,8 @@ def _host_credentials() -> Cred:
     return Cred(os.getuid(), os.getgid(), tuple(os.getgroups()))
 
 
-def _enter_directory(machine: Machine, task: Task, cwd: str | None) -> None:
+def _enter_directory(machine: Board, task: Task, cwd: str | None) -> None:
     """The host's current directory if it is there and the guest has it, else /; one that was asked for must exist."""
-    from emu.machine import NotRunnable
-
     vfs = machine.kernel.vfs
     try:
         wanted = os.getcwd() if cwd is None else cwd
@@ -78,8 +79,6 @@ def _enter_directory(machine: Machine, task: Task, cwd: str | None) -> None:
 
 def _execvp(task: Task, argv: list[bytes], envp: list[bytes], path: str) -> None:
     """execvp(3): a name without a slash is looked for in ``path``."""
-    from emu.machine import NotRunnable
-
     name = argv[0]
     if b"/" in name:
         candidates = [name]

@@ -16,7 +16,7 @@ from kernel.mm.fault import PAGE_FAULT_USER, FaultResult
 from kernel.task.exit import SCHED_PROCESS_EXIT
 
 if TYPE_CHECKING:
-    from emu.machine import Machine
+    from emu.board import Board
     from kernel.mm.types import MmStruct
     from kernel.trace import Tracepoint
 
@@ -26,7 +26,7 @@ COPYING_KINDS = ("cow", "file_cow")
 class Recorder:
     """Counts what only events tell, for one machine."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Board) -> None:
         self.machine = machine
         self.fault_kinds: Counter[str] = Counter()
         self.nr_major = 0
@@ -45,6 +45,8 @@ class Recorder:
         SCHED_PROCESS_EXIT.detach(self._on_exit)
 
     def _on_fault(self, _point: Tracepoint, record: tuple[Any, ...]) -> None:
+        if not self.machine.is_at_work:
+            return
         kind, result = record[4], record[5]
         self.fault_kinds[kind] += 1
         if result is FaultResult.MAJOR:
@@ -52,7 +54,7 @@ class Recorder:
 
     def _on_syscall(self, _point: Tracepoint, record: tuple[Any, ...]) -> None:
         spec, errno = record[2], record[5]
-        if spec is not None and spec.name == "mremap":
+        if self.machine.is_at_work and spec is not None and spec.name == "mremap":
             self.mremap_results[errno_name(errno) if errno else "ok"] += 1
 
     def _on_exit(self, _point: Tracepoint, record: tuple[Any, ...]) -> None:
@@ -87,7 +89,7 @@ def _anon_vmas(mm: MmStruct) -> list[Any]:
     return list({id(vma.anon_vma): vma.anon_vma for vma in mm.areas if vma.anon_vma is not None}.values())
 
 
-def collect(machine: Machine) -> dict[str, Any]:
+def collect(machine: Board) -> dict[str, Any]:
     """All counters of ``machine``, in groups.  Deterministic: no wall-clock time in it."""
     kernel, entry = machine.kernel, machine.entry
     init = machine.init

@@ -318,6 +318,11 @@ class Entry:
 
     # ---- checks and traces --------------------------------------------------------------------------------------
 
+    @property
+    def nr_traced_under_way(self) -> int:
+        """Calls whose ``sys_exit`` is still to come."""
+        return sum(not task.exiting for task in self._traced)
+
     def _count_check(self) -> None:
         self._until_check -= 1
         if self._until_check <= 0:

@@ -108,20 +108,21 @@ def take_moment(text: str) -> Moment:
 
 def look(common: CommonOptions, argv: Sequence[str], at: str, pid: int | None, make_view: Callable[[Scene], V]) -> V:
     """Run the program up to the moment; the view of it."""
-    from emu.inspect.moment import NotReached, Watch
-    from emu.machine import CheckFailed, Deadlock, NotRunnable
+    from emu.errors import MachineError, NotRunnable
+    from emu.inspect.moment import Event
 
     moment = take_moment(at)
-    machine = power_on(common.config)
-    machine.kernel.notes_first_writes = True
-    try:
-        return Watch(machine, moment, make_view, pid).run(list(argv))
-    except NotRunnable as error:
-        raise CommandError(error.message, Status(error.status)) from error
-    except (NotReached, CheckFailed, Deadlock) as error:
-        raise CommandError(str(error)) from error
-    finally:
-        machine.close()
+    with power_on(common.config) as machine:
+        machine.kernel.notes_first_writes = True
+        try:
+            stopped = machine.run_program(argv, until=moment)
+            if stopped.reason is Event.END:
+                raise CommandError(stopped.what)
+            return make_view(machine.scene(pid))
+        except NotRunnable as error:
+            raise CommandError(error.message, Status(error.status)) from error
+        except MachineError as error:
+            raise CommandError(str(error)) from error
 
 
 def show(view: View, as_json: bool, output: str | None) -> None:

@@ -44,5 +44,7 @@ class CodeWatch:
     def _on_code(self, _engine: int, address: int, _size: int, _data: int) -> None:
         try:
             self._on_execute(address)
+            if self._cpu._work_queued:
+                self._cpu._finish_callback()
         except BaseException as error:
             self._cpu._keep_error(error)

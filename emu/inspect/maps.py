@@ -98,7 +98,7 @@ class MapsView:
         self._head = scene.as_json()
         self._options = options
         self._total = scene.mm.map_count
-        locator = Locator(scene.machine.kernel)
+        locator = Locator(scene.kernel)
         areas = list(scene.mm.areas)
         hits = {i for i, vma in enumerate(areas) if _matches(vma, options.where)}
         shown = range(len(areas)) if options.where is None else _with_neighbours(hits, len(areas), options)

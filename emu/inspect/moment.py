@@ -1,8 +1,7 @@
-"""When to look at a machine: at a program's end, after its N-th fault or system call, at a symbol.
+"""When to look at a machine: at a program's end, after its N-th fault or system call, at a symbol, at a time.
 
 The habits are gdb's (``break``, ``catch syscall``) and perf's (events by number).  A :class:`Watch` waits for one
-moment; when it comes, it calls ``look`` inside the event itself, so that what is seen is the state of that very
-instant, and then ends the run with :class:`Reached`.
+moment; when it comes, it says so inside the event itself, so that what is seen is the state of that very instant.
 """
 
 from __future__ import annotations
@@ -11,9 +10,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from emu.inspect.symbol_watch import SymbolWatch
+from kernel.clock import NS_PER_SEC
 from kernel.entry import SYS_EXIT
 from kernel.mm.fault import PAGE_FAULT_USER
 from kernel.syscalls.names import syscall_name
@@ -21,36 +21,38 @@ from kernel.task.exit import SCHED_PROCESS_EXIT
 from kernel.trace import Probe, Tracepoint
 
 if TYPE_CHECKING:
-    from emu.machine import Machine
+    from emu.board import Board
+    from kernel.kernel import Kernel
     from kernel.mm.types import MmStruct
     from kernel.task.task import Task
 
-T = TypeVar("T")
-
 _NUMBERED = re.compile(r"(fault|syscall):([1-9]\d*)")
-
-
-class Reached(Exception):
-    """The moment has come and was looked at: the run is over."""
-
-
-class NotReached(Exception):
-    """The program ended before the moment came; the text says how far it got."""
+_TIME = re.compile(r"time:(\d+)(?:\.(\d{1,9}))?")
 
 
 class Event(Enum):
+    """Why a machine stands still; all but the last three can be waited for by ``--at``."""
+
     EXIT = "exit"
     FAULT = "fault"
     SYSCALL = "syscall"
     SYMBOL = "sym"
+    TIME = "time"
+    RECORD = "event"
+    """Something that ``When`` describes."""
+    END = "end"
+    """The first program is gone."""
+    START = "start"
+    """Nothing has run yet."""
 
 
 @dataclass(frozen=True)
 class Moment:
-    """``exit``, ``fault:N``, ``syscall:N`` or ``sym:NAME``."""
+    """``exit``, ``fault:N``, ``syscall:N``, ``sym:NAME`` or ``time:SECONDS``."""
 
     event: Event
     number: int = 0
+    """Of the fault or call; nanoseconds of a time."""
     symbol: str = ""
 
     @classmethod
@@ -61,24 +63,63 @@ class Moment:
         match = _NUMBERED.fullmatch(text)
         if match is not None:
             return cls(Event(match[1]), int(match[2]))
+        match = _TIME.fullmatch(text)
+        if match is not None:
+            return cls(Event.TIME, int(match[1]) * NS_PER_SEC + int((match[2] or "").ljust(9, "0")))
         kind, _, name = text.partition(":")
         if kind == "sym" and name:
             return cls(Event.SYMBOL, symbol=name)
-        raise ValueError(f"{text!r} is no moment; write exit, fault:N, syscall:N (N from 1) or sym:NAME")
+        raise ValueError(f"{text!r} is no moment; write exit, fault:N, syscall:N (N from 1), sym:NAME or time:SECONDS")
 
     def __str__(self) -> str:
-        if self.event is Event.EXIT:
-            return "exit"
-        return f"{self.event.value}:{self.symbol or self.number}"
+        if self.event in (Event.FAULT, Event.SYSCALL):
+            return f"{self.event.value}:{self.number}"
+        if self.event is Event.SYMBOL:
+            return f"sym:{self.symbol}"
+        if self.event is Event.TIME:
+            seconds, ns = divmod(self.number, NS_PER_SEC)
+            return f"time:{seconds}" + f".{ns:09}".rstrip("0").rstrip(".")
+        return self.event.value
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Where a machine stands still, and why."""
+
+    moment: Moment
+    what: str
+    """The same in words: ``after fault 7``."""
+    task: Task | None = None
+    """Whose moment it is: the task that faulted or called, or the first process."""
+    mm: MmStruct | None = None
+    address: int | None = None
+    """Of the fault; of the symbol."""
+    record: dict[str, Any] | None = None
+    """What ``When`` waited for, as in a trace."""
+    in_kernel: bool = False
+    """In the middle of something that the kernel does: what would change memory must wait."""
+    status: int | None = None
+    """The exit status, if the program has ended."""
+
+    @property
+    def reason(self) -> Event:
+        return self.moment.event
+
+    def __str__(self) -> str:
+        task = "" if self.task is None else f", {self.task.comm or 'exec'} (pid {self.task.pid})"
+        address = "" if self.address is None else f", address {self.address:#x}"
+        return f"{self.what}{task}{address}"
+
+    def __repr__(self) -> str:
+        return f"<Stopped {self}>"
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What there is to look at when the moment has come."""
+    """An address space to look at, at the moment that has come."""
 
-    machine: Machine
+    kernel: Kernel
     task: Task
-    """Whose moment it is: the task that faulted or called, or the first process."""
     mm: MmStruct
     moment: Moment
     what: str
@@ -88,7 +129,7 @@ class Scene:
 
     def mms(self) -> list[MmStruct]:
         """All address spaces, the one that exec is making included."""
-        return list(dict.fromkeys([*self.machine.kernel.all_mms(), self.mm]))
+        return list(dict.fromkeys([*self.kernel.all_mms(), self.mm]))
 
     def as_json(self) -> dict[str, Any]:
         """The head of every view's JSON."""
@@ -98,38 +139,52 @@ class Scene:
             "pid": self.task.pid,
             "comm": self.task.comm,
             "mm": self.mm.id,
-            "kernel": self.machine.kernel.profile.title,
+            "kernel": self.kernel.profile.title,
         }
 
 
-class Watch(Generic[T]):
-    """Waits for ``moment`` in ``machine`` and keeps what ``look`` makes of it.
+class Watch:
+    """Waits for ``moment`` on ``board`` and calls ``on_reach`` inside the event.
 
-    Must be made before the program is spawned: starting it makes faults and calls too.  ``pid`` asks for the address
-    space of another task than the event's own.
+    Faults and calls are numbered from the machine's start, those of loading programs included.
     """
 
-    def __init__(self, machine: Machine, moment: Moment, look: Callable[[Scene], T], pid: int | None = None) -> None:
-        self._machine = machine
+    def __init__(self, board: Board, moment: Moment, on_reach: Callable[[Stopped], None]) -> None:
+        self._board = board
         self._moment = moment
-        self._look = look
-        self._pid = pid
-        self._seen: list[T] = []
-        self._nr_faults = 0
-        self._nr_syscalls = 0
+        self._on_reach = on_reach
+        self._nr_syscalls = board.entry.nr_syscalls - board.entry.nr_traced_under_way
         self._probes: list[tuple[Tracepoint, Probe]] = []
         self._symbols: SymbolWatch | None = None
-        self._attach(SCHED_PROCESS_EXIT, self._on_exit)
         if moment.event is Event.FAULT:
+            self._refuse_past(board.kernel.vmstat.pgfault, "fault")
             self._attach(PAGE_FAULT_USER, self._on_fault)
         elif moment.event is Event.SYSCALL:
+            self._refuse_past(self._nr_syscalls, "system call")
             self._attach(SYS_EXIT, self._on_syscall)
         elif moment.event is Event.SYMBOL:
-            self._symbols = SymbolWatch(machine, moment.symbol, self._on_symbol)
+            self._symbols = SymbolWatch(board, moment.symbol, self._on_symbol)
+        elif moment.event is Event.TIME:
+            if moment.number <= board.kernel.clock.now_ns():
+                raise ValueError(f"{moment} is over: the machine's clock shows {board.kernel.clock.now_ns() / 1e9:.9f}")
+            self._timer = board.kernel.timers.add(moment.number, self._on_time)
+        if moment.event in (Event.EXIT, Event.SYSCALL):
+            self._attach(SCHED_PROCESS_EXIT, self._on_exit)
+
+    def _refuse_past(self, nr_past: int, noun: str) -> None:
+        if self._moment.number <= nr_past:
+            raise ValueError(
+                f"{self._moment} is over: the machine has seen {_count(nr_past, noun)}, those of loading its program "
+                "included (run_program sees those too)"
+            )
 
     def _attach(self, tracepoint: Tracepoint, probe: Probe) -> None:
-        tracepoint.attach(probe)
-        self._probes.append((tracepoint, probe))
+        def mine(point: Tracepoint, values: tuple[Any, ...]) -> None:
+            if self._board.is_at_work:
+                probe(point, values)
+
+        tracepoint.attach(mine)
+        self._probes.append((tracepoint, mine))
 
     def detach(self) -> None:
         """Stop waiting."""
@@ -138,48 +193,46 @@ class Watch(Generic[T]):
         self._probes.clear()
         if self._symbols is not None:
             self._symbols.detach()
+        if self._moment.event is Event.TIME:
+            self._timer.cancel()
 
-    def run(self, argv: list[str]) -> T:
-        """Run ``argv`` up to the moment; what ``look`` made of it.  Raises NotReached, and what spawn and run raise."""
-        try:
-            self._machine.spawn(argv)
-            self._machine.run()
-        except Reached:
-            return self._seen[0]
-        finally:
-            self.detach()
-        raise NotReached(self._how_far())
-
-    def _how_far(self) -> str:
+    def how_far(self) -> str:
+        """The program has ended, and the moment has not come: why."""
         if self._moment.event is Event.FAULT:
-            return f"the program ended after {_count(self._nr_faults, 'fault')}; --at {self._moment} never came"
-        if self._moment.event is Event.SYSCALL:
-            calls = _count(self._nr_syscalls, "system call")
-            return f"the program ended after {calls}; --at {self._moment} never came"
-        assert self._symbols is not None, "every program exits"
-        was_mapped = self._symbols.nr_places > 0
-        why = "was never executed" if was_mapped else "is no function in what the program mapped to execute"
-        return f"{self._moment.symbol} {why}"
+            how_far = f"after {_count(self._board.kernel.vmstat.pgfault, 'fault')}"
+        elif self._moment.event is Event.SYSCALL:
+            how_far = f"after {_count(self._nr_syscalls, 'system call')}"
+        elif self._symbols is not None:
+            was_mapped = self._symbols.nr_places > 0
+            why = "was never executed" if was_mapped else "is no function in what the program mapped to execute"
+            return f"{self._moment.symbol} {why}"
+        else:
+            how_far = f"at {self._board.kernel.clock.now_ns() / NS_PER_SEC:.9f} s"
+        return f"the program ended {how_far}; {self._moment} never came"
 
     # ---- the events ----------------------------------------------------------------------------------------------
 
     def _on_fault(self, _point: Tracepoint, values: tuple[Any, ...]) -> None:
-        task, vaddr, vma = values[0], values[1], values[8]
-        self._nr_faults += 1
-        if self._nr_faults == self._moment.number and task is not None:
-            # exec writes to an address space that is not its task's yet
-            mm = vma.vm_mm if vma is not None else task.mm
-            self._reach(task, f"after fault {self._nr_faults}", vaddr, mm)
+        if self._board.kernel.vmstat.pgfault != self._moment.number:
+            return
+        task, vaddr, ip, vma = values[0], values[1], values[3], values[8]
+        # exec writes to an address space that is not its task's yet
+        mm = vma.vm_mm if vma is not None else task.mm
+        what = f"after fault {self._moment.number}"
+        self._on_reach(Stopped(self._moment, what, task, mm, vaddr, in_kernel=not ip))
 
     def _on_syscall(self, _point: Tracepoint, values: tuple[Any, ...]) -> None:
         task, number, spec = values[0], values[1], values[2]
         self._nr_syscalls += 1
         if self._nr_syscalls == self._moment.number:
             name = spec.name if spec is not None else syscall_name(number)
-            self._reach(task, f"after system call {self._nr_syscalls} ({name})")
+            self._on_reach(Stopped(self._moment, f"after system call {self._nr_syscalls} ({name})", task, task.mm))
 
     def _on_symbol(self, task: Task, address: int) -> None:
-        self._reach(task, f"at {self._moment.symbol}", address)
+        self._on_reach(Stopped(self._moment, f"at {self._moment.symbol}", task, task.mm, address))
+
+    def _on_time(self) -> None:
+        self._on_reach(Stopped(self._moment, f"at {self._moment}", self._board.init))
 
     def _on_exit(self, _point: Tracepoint, values: tuple[Any, ...]) -> None:
         task, _code, group_dead = values
@@ -187,25 +240,14 @@ class Watch(Generic[T]):
         if is_next and task.syscall_nr >= 0 and task.mm is not None:
             # exit does not return: look while its task still has an address space
             name = syscall_name(task.syscall_nr)
-            self._reach(task, f"in system call {self._moment.number} ({name}, which does not return)")
+            what = f"in system call {self._moment.number} ({name}, which does not return)"
+            self._on_reach(Stopped(self._moment, what, task, task.mm))
         if self._moment.event is Event.EXIT and group_dead and self._is_first(task):
-            self._reach(task, "before the address space of the first process goes")
+            self._on_reach(Stopped(self._moment, "before the address space of the first process goes", task, task.mm))
 
     def _is_first(self, task: Task) -> bool:
-        init = self._machine.init
+        init = self._board.init
         return init is not None and task.mm is not None and task.tgid == init.tgid
-
-    def _reach(self, task: Task, what: str, address: int | None = None, mm: MmStruct | None = None) -> None:
-        if self._pid is not None:
-            chosen = self._machine.kernel.tasks.get(self._pid)
-            if chosen is None or chosen.mm is None:
-                raise NotReached(f"{what}, there is no process {self._pid} with an address space")
-            task, mm = chosen, chosen.mm
-        mm = mm or task.mm
-        if mm is None:
-            raise NotReached(f"{what}, pid {task.pid} has no address space any more")
-        self._seen.append(self._look(Scene(self._machine, task, mm, self._moment, what, address)))
-        raise Reached
 
 
 def _count(number: int, noun: str) -> str:

@@ -102,7 +102,7 @@ class PageView:
 
     def __init__(self, scene: Scene, spec: str) -> None:
         self._head = scene.as_json()
-        self._kernel = scene.machine.kernel
+        self._kernel = scene.kernel
         self._mms = scene.mms()
         self._locator = Locator(self._kernel)
         self._users = users_of(self._kernel)

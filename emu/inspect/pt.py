@@ -125,7 +125,7 @@ class PtView:
         mm = scene.mm
         self._nr_tables = mm.pt.nr_tables + 1
         self._root = mm.pt.cr3
-        locator = Locator(scene.machine.kernel)
+        locator = Locator(scene.kernel)
         entries = list(_entries(mm, options))
         self._names = _Names(mm, locator)
         self._is_raw = options.raw or options.level > _LEAF

@@ -93,7 +93,7 @@ class RmapView:
 
     def __init__(self, scene: Scene) -> None:
         self._head = scene.as_json()
-        self._kernel = kernel = scene.machine.kernel
+        self._kernel = kernel = scene.kernel
         self._locator = Locator(kernel)
         users = users_of(kernel)
         self._mms = mms = scene.mms()

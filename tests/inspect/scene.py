@@ -39,5 +39,4 @@ class World:
         assert touch(mm or self.mm, address) <= FaultResult.MAJOR
 
     def scene(self, mm: MmStruct | None = None, address: int | None = None) -> Scene:
-        machine: Any = SimpleNamespace(kernel=self.kernel)
-        return Scene(machine, self.task, mm or self.mm, Moment.parse("exit"), "a test", address)
+        return Scene(self.kernel, self.task, mm or self.mm, Moment.parse("exit"), "a test", address)

@@ -1,4 +1,4 @@
-"""A program's memory for a debugger: what ``/proc/PID/mem`` and PTRACE_POKEDATA reach, protection or not.
+"""A program's memory, protection or not: what ``/proc/PID/mem`` and PTRACE_POKEDATA reach.  For gdb and the Python API.
 
 Models ``access_remote_vm`` with FOLL_FORCE (mm/memory.c, mm/gup.c).  A write to private memory that the program may not
 write gives it a private copy of the page, as a breakpoint set by ptrace does; its protection stays.
