@@ -64,10 +64,10 @@ CAP_DATA = struct.Struct("<III")
 """effective, permitted, inheritable (low or high 32 bits)."""
 
 # securebits (include/uapi/linux/securebits.h)
-SECURE_NOROOT = 1 << 0
-SECURE_NO_SETUID_FIXUP = 1 << 2
-SECURE_KEEP_CAPS = 1 << 4
-SECURE_NO_CAP_AMBIENT_RAISE = 1 << 6
+SECBIT_NOROOT = 1 << 0
+SECBIT_NO_SETUID_FIXUP = 1 << 2
+SECBIT_KEEP_CAPS = 1 << 4
+SECBIT_NO_CAP_AMBIENT_RAISE = 1 << 6
 SECURE_ALL_BITS = 0x55
 SECURE_ALL_LOCKS = 0xAA
 SECURE_ALL_UNPRIVILEGED = 0  # the exec-restrict bits of 6.14 are not offered

@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 from kernel.abi.capability import (
     CAP_LAST_CAP,
+    SECBIT_KEEP_CAPS,
+    SECBIT_NO_CAP_AMBIENT_RAISE,
     SECURE_ALL_BITS,
     SECURE_ALL_LOCKS,
-    SECURE_KEEP_CAPS,
-    SECURE_NO_CAP_AMBIENT_RAISE,
     Cap,
 )
 from kernel.abi.errno import Errno, KernelError
@@ -79,16 +79,16 @@ def _set_dumpable(task: Task, args: Args) -> int:
 
 
 def _get_keepcaps(task: Task, args: Args) -> int:
-    return int(task.creds.securebits & SECURE_KEEP_CAPS != 0)
+    return int(task.creds.securebits & SECBIT_KEEP_CAPS != 0)
 
 
 def _set_keepcaps(task: Task, args: Args) -> int:
     if args[0] > 1:
         raise _inval("neither 0 nor 1")
-    if task.creds.securebits & SECURE_KEEP_CAPS << 1:
+    if task.creds.securebits & SECBIT_KEEP_CAPS << 1:
         raise KernelError(Errno.EPERM, "SECBIT_KEEP_CAPS_LOCKED")
     new = task.creds.copy()
-    new.securebits = new.securebits & ~SECURE_KEEP_CAPS | (SECURE_KEEP_CAPS if args[0] else 0)
+    new.securebits = new.securebits & ~SECBIT_KEEP_CAPS | (SECBIT_KEEP_CAPS if args[0] else 0)
     commit_creds(task, new)
     return 0
 
@@ -259,7 +259,7 @@ def _cap_ambient(task: Task, args: Args) -> int:
         raise _inval("unknown operation")
     new = old.copy()
     if operation == PR_CAP_AMBIENT_RAISE:
-        if not old.cap_permitted & old.cap_inheritable & 1 << cap or old.securebits & SECURE_NO_CAP_AMBIENT_RAISE:
+        if not old.cap_permitted & old.cap_inheritable & 1 << cap or old.securebits & SECBIT_NO_CAP_AMBIENT_RAISE:
             raise KernelError(Errno.EPERM, "not both permitted and inheritable")
         new.cap_ambient |= 1 << cap
     else:

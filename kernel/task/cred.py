@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kernel.abi.capability import CAP_FULL_SET, SECURE_KEEP_CAPS, SECURE_NO_SETUID_FIXUP, SECURE_NOROOT, Cap
+from kernel.abi.capability import CAP_FULL_SET, SECBIT_KEEP_CAPS, SECBIT_NO_SETUID_FIXUP, SECBIT_NOROOT, Cap
 from kernel.abi.errno import Errno, KernelError
 
 if TYPE_CHECKING:
@@ -97,12 +97,12 @@ def commit_creds(task: Task, new: Cred) -> None:
 
 def fix_setuid(old: Cred, new: Cred) -> None:
     """cap_emulate_setxuid(): what happens to capabilities when set*uid leaves or enters user 0."""
-    if new.securebits & SECURE_NO_SETUID_FIXUP:
+    if new.securebits & SECBIT_NO_SETUID_FIXUP:
         return
     was_root = 0 in (old.uid, old.euid, old.suid)
     is_root = 0 in (new.uid, new.euid, new.suid)
     if was_root and not is_root:
-        if not new.securebits & SECURE_KEEP_CAPS:
+        if not new.securebits & SECBIT_KEEP_CAPS:
             new.cap_permitted = 0
             new.cap_effective = 0
         new.cap_ambient = 0
@@ -114,7 +114,7 @@ def fix_setuid(old: Cred, new: Cred) -> None:
 
 def fix_setfsuid(old: Cred, new: Cred) -> None:
     """The file-system part of the capabilities follows fsuid."""
-    if new.securebits & SECURE_NO_SETUID_FIXUP:
+    if new.securebits & SECBIT_NO_SETUID_FIXUP:
         return
     if old.fsuid == 0 and new.fsuid != 0:
         new.cap_effective &= ~CAP_FS_SET
@@ -132,7 +132,7 @@ def exec_creds(old: Cred, new_euid: int, new_egid: int, no_new_privs: bool) -> t
     new.euid, new.egid = new_euid, new_egid
     new.cap_permitted = 0
     effective = False
-    if not old.securebits & SECURE_NOROOT:
+    if not old.securebits & SECBIT_NOROOT:
         if 0 in (new.euid, new.uid):
             new.cap_permitted = old.cap_bset | old.cap_inheritable
         effective = new.euid == 0
@@ -146,7 +146,7 @@ def exec_creds(old: Cred, new_euid: int, new_egid: int, no_new_privs: bool) -> t
         new.cap_ambient = 0
     new.cap_permitted |= new.cap_ambient
     new.cap_effective = new.cap_permitted if effective else new.cap_ambient
-    new.securebits &= ~SECURE_KEEP_CAPS
+    new.securebits &= ~SECBIT_KEEP_CAPS
     grew = effective or new.cap_permitted & ~new.cap_ambient != 0
     secure = id_changed or new.euid != old.uid or new.egid != old.gid or (new.uid != 0 and grew)
     return new, secure
