@@ -37,6 +37,13 @@ def disassemble(code: bytes, address: int) -> str | None:
     return None
 
 
+def instruction_lengths(code: bytes) -> list[int]:
+    """The lengths of the instructions that ``code`` consists of; what is none, at the end, counts as one."""
+    lengths = [size for _, size, _, _ in _engine().disasm_lite(code, 0)]
+    rest = len(code) - sum(lengths)
+    return [*lengths, rest] if rest else lengths
+
+
 @lru_cache(maxsize=1)
 def _detail_engine() -> Any:
     import capstone

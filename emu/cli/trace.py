@@ -13,18 +13,26 @@ import click
 from emu.cli.options import GuestCommand, machine_options, program_argument, take_common
 from emu.cli.session import load, power_on, report_end, run
 from emu.cli.status import CommandError
+from emu.trace.changes import REFUSALS, RULES
 from emu.trace.text import COLUMNS
 
 if TYPE_CHECKING:
+    from emu.trace.insns import InsnScope
     from emu.trace.session import Filter, Sink
+
+
+MAX_INSNS = 10_000
+"""More before each fault than anybody can read."""
 
 
 def _legend() -> str:
     rows = [f"{name:<12} {meaning}" for name, _, meaning in COLUMNS]
     wrapped = [line for row in rows for line in textwrap.wrap(row, 100, subsequent_indent=" " * 13)]
-    return "\b\nColumns of a fault (text), two spaces or more between them, - for nothing:\n" + "\n".join(
+    columns = "\b\nColumns of a fault (text), two spaces or more between them, - for nothing:\n" + "\n".join(
         "  " + line for line in wrapped
     )
+    kinds = "\n".join(f"  {kind:<15}{rule}" for kind, rule in {**RULES, **REFUSALS}.items())
+    return f"{columns}\n\n\b\nKinds of faults:\n{kinds}"
 
 
 @click.command("trace", cls=GuestCommand, epilog=_legend())
@@ -69,6 +77,12 @@ def _legend() -> str:
     help="Only these system calls; classes are strace's, such as %memory.",
 )
 @click.option("--only-errors", is_flag=True, help="Only calls that failed and faults that became signals.")
+@click.option(
+    "--insns",
+    metavar="around-fault:N|all",
+    help="Also the last N instructions of the task up to each fault, the faulting one last; or every instruction that "
+    "is executed, once, after the faults it took.",
+)
 @machine_options
 @program_argument
 def command(
@@ -81,6 +95,7 @@ def command(
     kinds: tuple[str, ...],
     syscalls: tuple[str, ...],
     only_errors: bool,
+    insns: str | None,
     **values: Any,
 ) -> int:
     """Run a program and print its page faults, system calls and other events.
@@ -93,17 +108,24 @@ def command(
 
     The exit status is the program's, as for `pagewalk run`.
     """
+    from emu.cpu.engine import EngineError
+    from emu.trace.insns import InsnRequest
     from emu.trace.session import TraceSession, machine_fields
 
     common = take_common(values)
+    categories = _categories(events, form)
+    condition = _filter(pids, addresses, kinds, syscalls, only_errors)
+    scope = _insn_scope(insns, categories, form)
     with _output(output) as stream:
         machine = power_on(common.config)
-        categories = _categories(events, form)
-        condition = _filter(pids, addresses, kinds, syscalls, only_errors)
         color = common.use_color(output is None and sys.stderr.isatty())
         sink = _sink(form, stream, color)
-        session = TraceSession(machine.kernel, categories, sink, condition)
-        session.start(argv, machine_fields(common.config))
+        request = None if scope is None else InsnRequest(machine.cpu, *scope)
+        session = TraceSession(machine.kernel, categories, sink, condition, request)
+        try:
+            session.start(argv, machine_fields(common.config))
+        except EngineError as error:
+            raise CommandError(f"--insns: {error}") from error
         status: int | None = None
         try:
             load(machine, argv)
@@ -156,6 +178,26 @@ def _filter(
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--syscall") from error
     return Filter(frozenset(pids), tuple(map(_address_range, addresses)), frozenset(_words(kinds)), names, only_errors)
+
+
+def _insn_scope(text: str | None, categories: list[str], form: str) -> tuple[InsnScope, int] | None:
+    """What ``--insns`` asks for."""
+    from emu.trace.insns import InsnScope
+
+    if text is None:
+        return None
+    word, colon, number = text.partition(":")
+    if word == InsnScope.ALL.value and not colon:
+        if form == "perfetto":
+            raise click.BadParameter("all is for text and jsonl; perfetto has around-fault:N", param_hint="--insns")
+        return InsnScope.ALL, 0
+    if word != InsnScope.BEFORE_FAULTS.value or not number.isdecimal() or not 1 <= int(number) <= MAX_INSNS:
+        raise click.BadParameter(
+            f"{text!r} is neither all nor around-fault:N with N from 1 to {MAX_INSNS:,}", param_hint="--insns"
+        )
+    if "faults" not in categories:
+        raise click.BadParameter(f"{text} needs -e faults", param_hint="--insns")
+    return InsnScope.BEFORE_FAULTS, int(number)
 
 
 def _address_range(text: str) -> tuple[int, int]:

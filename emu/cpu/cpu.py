@@ -45,6 +45,7 @@ from mmu.physmem import PhysMem
 
 if TYPE_CHECKING:
     from emu.cpu.debug import DebugUnit
+    from emu.cpu.insn_watch import InsnWatch, OnBlocks
 
 _U64 = 0xFFFF_FFFF_FFFF_FFFF
 _RAX, _RCX, _RDX, _R11 = 0, 1, 2, 11
@@ -156,6 +157,8 @@ class Cpu:
         self._instructions = FaultingInstructions(physmem)
         self.debug: DebugUnit | None = None
         """Breakpoints, watchpoints and single step; None until somebody debugs."""
+        self.insns: InsnWatch | None = None
+        """The record of executed instructions; None until somebody wants it."""
         self.state_address = booted.state_address
         """Host address of the engine's state."""
         self._add_hooks(booted.state_address)
@@ -233,6 +236,16 @@ class Cpu:
         self.debug = DebugUnit(self, on_breakpoint)
         return self.debug
 
+    def watch_instructions(self, on_blocks: OnBlocks) -> InsnWatch:
+        """Say which blocks of instructions are executed (``insn_watch.py``); the handlers must have been set before.
+
+        EngineError where this host cannot have it.
+        """
+        from emu.cpu.insn_watch import InsnWatch
+
+        self.insns = InsnWatch(self, on_blocks)
+        return self.insns
+
     # Running --------------------------------------------------------------------------------------------------------
 
     @property
@@ -265,7 +278,10 @@ class Cpu:
         finally:
             self.running = False
             self._end_slice()
-        return self._make_stop(status)
+        stop = self._make_stop(status)
+        if self.insns is not None:
+            self.insns.after_run(stop, self.words[self.rip_word])
+        return stop
 
     def _end_slice(self) -> int:
         """Settle the count; returns how many blocks the slice had left."""

@@ -26,6 +26,11 @@ RFLAGS_ARITHMETIC = 0x8D5
 """CF PF AF ZF SF OF: the flags that the engine keeps in its own form."""
 
 
+_TICK_RETURN = 10
+"""Where the tick returns, in bytes from its start."""
+_RETURN = b"\xc3\x90\x90\x90\x90"
+
+
 class FlagsPlace(NamedTuple):
     """Host addresses of the engine's ``cc_op`` and ``cc_src``."""
 
@@ -76,6 +81,7 @@ class NativeStubs:
         self._memory = memory
         self._start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
         self._used = 0
+        self._tick_return = 0
 
     def _place(self, code: bytes) -> int:
         address = self._start + self._used
@@ -85,11 +91,12 @@ class NativeStubs:
 
     def tick(self, stop_function: int) -> int:
         """A block hook; its user data is the address of a :class:`TickBlock`."""
+        self._tick_return = self._used + _TICK_RETURN
         return self._place(
             b"\x48\x89\x71\x08"  # mov [rcx + 8], rsi: the block's address
             b"\x48\x83\x29\x01"  # sub qword [rcx], 1
-            b"\x78\x01"  # js stop
-            b"\xc3"  # ret
+            b"\x78\x05"  # js stop
+            b"\xc3\x90\x90\x90\x90"  # ret, with room for a jump (note_blocks)
             b"\x48\x8b\x41\x10"  # stop: mov rax, [rcx + 16]: &cc_op
             b"\x83\x38\x01"  # cmp dword [rax], CC_OP_EFLAGS
             b"\x75\x0b"  # jne clean
@@ -100,6 +107,37 @@ class NativeStubs:
             + struct.pack("<Q", stop_function)  # clean: mov rax, uc_emu_stop
             + b"\xff\xe0"  # jmp rax
         )
+
+    def note_blocks(self, buffer: int | None) -> None:
+        """Let the tick note every block that begins in a ``BlockBuffer`` (``insn_watch.py``); None: no longer.
+
+        The engine must not run.
+        """
+        if buffer is None:
+            self._memory[self._tick_return : self._tick_return + 5] = _RETURN
+            return
+        note = self._place(
+            b"\x48\xb8"
+            + struct.pack("<Q", buffer)  # mov rax, buffer
+            + b"\x4c\x8b\x00"  # mov r8, [rax]: next
+            b"\x49\x39\x70\xf0"  # cmp [r8 - 16], rsi: the last block's address
+            b"\x75\x0c"  # jne new
+            b"\x41\x39\x50\xf8"  # cmp [r8 - 8], edx: its length
+            b"\x75\x06"  # jne new
+            b"\x41\x83\x40\xfc\x01"  # add dword [r8 - 4], 1: once more
+            b"\xc3"  # ret
+            b"\x49\x89\x30"  # new: mov [r8], rsi
+            b"\x41\x89\x50\x08"  # mov [r8 + 8], edx
+            b"\x41\xc7\x40\x0c\x01\x00\x00\x00"  # mov dword [r8 + 12], 1
+            b"\x49\x83\xc0\x10"  # add r8, 16
+            b"\x4c\x89\x00"  # mov [rax], r8
+            b"\x4c\x3b\x40\x08"  # cmp r8, [rax + 8]: limit
+            b"\x74\x01"  # je full
+            b"\xc3"  # ret
+            b"\xff\x60\x10"  # full: jmp [rax + 16]: on_full, with the hook's own arguments
+        )
+        distance = note - (self._start + self._tick_return + 5)
+        self._memory[self._tick_return : self._tick_return + 5] = b"\xe9" + struct.pack("<i", distance)
 
     def fault(self, raise_function: int, env: int, vector: int) -> int:
         """A hook that ends the instruction with an exception: ``raise_function(env, vector, 0, 0)``."""

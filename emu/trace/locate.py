@@ -5,11 +5,11 @@ from __future__ import annotations
 import posixpath
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from emu.disasm import MAX_INSN_BYTES, disassemble
 from emu.symbols import Image, SourceLine, Symbol, Symbolizer
-from emu.trace.peek import peek, peek_exactly, peek_file
+from emu.trace.peek import peek_code, peek_exactly, peek_file
 from kernel.abi.errno import KernelError
 from kernel.abi.stat import S_IFMT, S_IFREG
 from kernel.mm.types import PAGE_SHIFT, VM_GROWSDOWN, VM_SHARED, MmStruct, Vma
@@ -59,6 +59,20 @@ class CodePlace:
         return f"{self.symbol} ({module})" if self.symbol is not None else f"({module})"
 
 
+def code_record(place: CodePlace) -> dict[str, Any]:
+    """As traces give it."""
+    return {
+        "ip": f"{place.address:#x}",
+        "module": place.module,
+        "symbol": None if place.symbol is None else place.symbol.name,
+        "offset": None if place.symbol is None else f"{place.symbol.offset:#x}",
+        "file": None if place.source is None else place.source.path,
+        "line": None if place.source is None else place.source.line,
+        "insn": place.insn,
+        "text": place.symbol_text,
+    }
+
+
 def short_name(name: str) -> str:
     """A path's last part; devices in full (/dev/zero is what shared anonymous memory maps)."""
     name = name.removesuffix(" (deleted)")
@@ -104,7 +118,7 @@ class Locator:
 
     def code(self, mm: MmStruct | None, ip: int) -> CodePlace:
         """The instruction at ``ip``."""
-        insn = disassemble(peek(mm, ip, MAX_INSN_BYTES), ip)
+        insn = disassemble(peek_code(mm, ip, MAX_INSN_BYTES), ip)
         vma = mm.areas.find_exact(ip) if mm is not None else None
         if vma is None:
             return CodePlace(ip, None, None, None, insn)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from kernel.abi.errno import KernelError
 from kernel.mm.pagetable import PTE_PRESENT
-from kernel.mm.types import PAGE_SHIFT, PAGE_SIZE, VM_READ
+from kernel.mm.types import PAGE_SHIFT, PAGE_SIZE, VM_EXEC, VM_READ
 from mmu.paging import PTE_PFN_MASK
 
 if TYPE_CHECKING:
@@ -23,12 +23,21 @@ _ZEROS = bytes(PAGE_SIZE)
 
 def peek(mm: MmStruct | None, address: int, length: int) -> bytes:
     """Up to ``length`` bytes from ``address`` on; fewer where the memory is not readable."""
+    return _peek(mm, address, length, VM_READ)
+
+
+def peek_code(mm: MmStruct | None, address: int, length: int) -> bytes:
+    """As :func:`peek`, of what may be executed; the processor reads it whether or not the area may be read."""
+    return _peek(mm, address, length, VM_READ | VM_EXEC)
+
+
+def _peek(mm: MmStruct | None, address: int, length: int, vm_flags: int) -> bytes:
     if mm is None:
         return b""
     parts: list[bytes] = []
     end = address + length
     while address < end:
-        page = _page(mm, address & -PAGE_SIZE)
+        page = _page(mm, address & -PAGE_SIZE, vm_flags)
         if page is None:
             break
         offset = address & (PAGE_SIZE - 1)
@@ -59,10 +68,10 @@ def peek_string(mm: MmStruct | None, address: int, max_len: int = 4096) -> tuple
     return found, False
 
 
-def _page(mm: MmStruct, vaddr: int) -> bytes | memoryview | None:
-    """The content of the page at ``vaddr`` (page aligned)."""
+def _page(mm: MmStruct, vaddr: int, vm_flags: int) -> bytes | memoryview | None:
+    """The content of the page at ``vaddr`` (page aligned), if its area has one of ``vm_flags``."""
     vma = mm.areas.find_exact(vaddr)
-    if vma is None or not vma.vm_flags & VM_READ:
+    if vma is None or not vma.vm_flags & vm_flags:
         return None
     pte = mm.pt.get(vaddr)
     if pte & PTE_PRESENT:

@@ -1,7 +1,7 @@
 """Tracepoint values become records: dictionaries of plain values that JSON can hold, the only source of every format.
 
-A record has ``type`` (``fault``, ``syscall``, ``signal``, ``exit`` or ``event``), ``n`` (its number in the trace),
-``ts_ns`` (virtual time), ``pid`` (the task's own id, strace's habit), ``tgid`` and ``comm``.  Addresses are "0x..."
+A record has ``type`` (``fault``, ``syscall``, ``signal``, ``exit``, ``insn`` or ``event``), ``n`` (its number in the
+trace), ``ts_ns`` (virtual time), ``pid`` (the task's own id, strace's habit), ``tgid`` and ``comm``.  Addresses are "0x"
 strings, because JSON numbers lose bits beyond 53; all other numbers are numbers.  Fields may be added, never renamed.
 ``schema/trace-1.json`` describes them.
 """
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from emu.trace.calls import Call
 from emu.trace.explain import refusal_record
-from emu.trace.locate import Locator, permissions
+from emu.trace.locate import Locator, code_record, permissions
 from emu.trace.printer import CallPrinter, unknown_call
 from emu.trace.quote import pointer
 from emu.trace.structs_tasks import siginfo_text
@@ -31,6 +31,7 @@ from kernel.task.task import Task
 from mmu.paging import PF_INSTR, PF_WRITE
 
 if TYPE_CHECKING:
+    from emu.trace.insns import Insn
     from kernel.kernel import Kernel
 
 Record = dict[str, Any]
@@ -53,7 +54,7 @@ class Recorder:
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
-        self._locator = Locator(kernel)
+        self.locator = Locator(kernel)
         self._printers: dict[str, CallPrinter] = {}
 
     def _head(self, kind: str, task: Task | None) -> Record:
@@ -65,8 +66,9 @@ class Recorder:
 
     # ---- faults --------------------------------------------------------------------------------
 
-    def fault(self, values: Mapping[str, Any], fault_nr: int) -> Record:
-        """``exceptions:page_fault_user``; ``fault_nr`` counts all faults of the run, shown or not."""
+    def fault(self, values: Mapping[str, Any], fault_nr: int, change: Mapping[str, Any]) -> Record:
+        """``exceptions:page_fault_user``; ``fault_nr`` counts all faults of the run, shown or not; ``change`` is what
+        :meth:`FaultWatch.take` says of it."""
         task, vma, ip = values["task"], values["vma"], values["ip"]
         record = self._head("fault", task)
         record["fault_nr"] = fault_nr
@@ -85,10 +87,10 @@ class Recorder:
         record["mm"] = None if where is None else where.id
         record["pfn"] = values["pfn"]
         record["old_pfn"] = values["old_pfn"]
-        return record
+        return record | dict(change)
 
     def _area(self, vma: Vma, address: int) -> Record:
-        place = self._locator.place(vma, address)
+        place = self.locator.place(vma, address)
         return {
             "name": place.name,
             "start": f"{place.start:#x}",
@@ -98,18 +100,12 @@ class Recorder:
             "text": str(place),
         }
 
+    def insn(self, task: Task, insn: Insn) -> Record:
+        """An instruction that was executed (``--insns all``)."""
+        return self._head("insn", task) | {"code": insn.code}
+
     def _code(self, mm: MmStruct | None, ip: int) -> Record:
-        place = self._locator.code(mm, ip)
-        return {
-            "ip": f"{ip:#x}",
-            "module": place.module,
-            "symbol": None if place.symbol is None else place.symbol.name,
-            "offset": None if place.symbol is None else f"{place.symbol.offset:#x}",
-            "file": None if place.source is None else place.source.path,
-            "line": None if place.source is None else place.source.line,
-            "insn": place.insn,
-            "text": place.symbol_text,
-        }
+        return code_record(self.locator.code(mm, ip))
 
     # ---- system calls --------------------------------------------------------------------------
 
@@ -220,7 +216,7 @@ class Recorder:
         record = self._head("event", task if isinstance(task, Task) else self._kernel.current)
         record["event"] = name
         if name == MERGE_REFUSED.name:
-            record["fields"] = refusal_record(values, self._locator)
+            record["fields"] = refusal_record(values, self.locator)
             return record
         record["fields"] = {
             field: self._plain(field, value)
@@ -242,7 +238,7 @@ class Recorder:
         if isinstance(value, bytes):
             return value.decode("utf-8", "replace")
         if isinstance(value, Vma):
-            name = self._locator.area_name(value)
+            name = self.locator.area_name(value)
             return f"{value.vm_start:#x}-{value.vm_end:#x} {permissions(value)} {name}"
         if isinstance(value, Task):
             return f"{value.comm}/{value.pid}"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from emu.trace.calls import Call
+from emu.trace.changes import FaultWatch
+from emu.trace.insns import Insn, InsnRequest, InsnScope, InsnStream
 from emu.trace.records import SCHEMA_VERSION, Record, Recorder
 from emu.trace.spaces import CATEGORIES as SPACE_CATEGORIES
 from emu.trace.spaces import SpaceTracker
@@ -115,7 +117,14 @@ def machine_fields(config: MachineConfig) -> dict[str, Any]:
 class TraceSession:
     """Attached between :meth:`start` and :meth:`finish`."""
 
-    def __init__(self, kernel: Kernel, categories: Sequence[str], sink: Sink, condition: Filter | None = None) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        categories: Sequence[str],
+        sink: Sink,
+        condition: Filter | None = None,
+        insns: InsnRequest | None = None,
+    ) -> None:
         self.kernel = kernel
         self.categories = list(categories)
         self.counts: Counter[str] = Counter()
@@ -124,6 +133,14 @@ class TraceSession:
         self._filter = condition or Filter()
         self._recorder = Recorder(kernel)
         self._attached: list[tuple[Tracepoint, Probe]] = []
+        self._faults = FaultWatch(kernel)
+        self._insns_before_faults: InsnStream | None = None
+        self._insns: InsnStream | None = None
+        if insns is not None:
+            is_all = insns.scope is InsnScope.ALL
+            on_insn, nr_kept = (self._on_insn, 0) if is_all else (None, insns.nr_before_fault)
+            self._insns = InsnStream(kernel, insns.cpu, self._recorder.locator, nr_kept, on_insn)
+            self._insns_before_faults = None if is_all else self._insns
         self._tracker = SpaceTracker(kernel, frozenset(categories), self._write)
         self._pending: dict[Task, tuple[Call, int, int]] = {}  # calls under way: their numbers, when they began
         self._last_n = 0
@@ -145,6 +162,10 @@ class TraceSession:
             probe = self._probe_for(tracepoint)
             tracepoint.attach(probe)
             self._attached.append((tracepoint, probe))
+        if "faults" in self.categories:
+            self._faults.attach()
+        if self._insns is not None:
+            self._insns.attach()
         if not set(SPACE_CATEGORIES).isdisjoint(self.categories):
             self._tracker.attach()
 
@@ -153,6 +174,9 @@ class TraceSession:
         for tracepoint, probe in self._attached:
             tracepoint.detach(probe)
         self._attached.clear()
+        self._faults.detach()
+        if self._insns is not None:
+            self._insns.detach()
         self._tracker.detach()
         for task in list(self._pending):
             self._abandon(task, "? <unfinished ...>")
@@ -175,7 +199,13 @@ class TraceSession:
     # ---- tracepoints -----------------------------------------------------------------------------
 
     def _on_fault(self, point: Tracepoint, values: Mapping[str, Any]) -> None:
-        self._write(self._recorder.fault(values, self.counts["fault"] + 1))
+        record = self._recorder.fault(values, self.counts["fault"] + 1, self._faults.take(values))
+        if self._insns_before_faults is not None:
+            record["insns"] = self._insns_before_faults.before_fault(values["task"], values["ip"])
+        self._write(record)
+
+    def _on_insn(self, task: Task, insn: Insn, time_ns: int) -> None:
+        self._write(self._recorder.insn(task, insn), time_ns)
 
     def _on_enter(self, point: Tracepoint, values: Mapping[str, Any]) -> None:
         self._pending[values["task"]] = (self._recorder.enter(values), values["nr"], self.kernel.clock.now_ns())
@@ -203,11 +233,12 @@ class TraceSession:
             call, nr, start_ns = self._pending.pop(task)
             self._write(self._recorder.unfinished(call, nr, result_text) | {"start_ns": start_ns})
 
-    def _write(self, record: Record) -> None:
+    def _write(self, record: Record, time_ns: int | None = None) -> None:
+        """``time_ns`` None: now."""
         self.counts[record["type"]] += 1
         self._last_n += 1
         record["n"] = self._last_n
-        record["ts_ns"] = self.kernel.clock.now_ns()
+        record["ts_ns"] = self.kernel.clock.now_ns() if time_ns is None else time_ns
         if self._filter.accepts(record):
             self._sink.write(record)
 

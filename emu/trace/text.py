@@ -1,31 +1,37 @@
 """Records as lines of text.
 
 A fault is one line of columns, separated by two spaces or more; no column has two spaces in a row but the last, and
-an absent value is ``-``.  Everything else is a line that starts with ``[pid N]``, system calls in strace's form.
+an absent value is ``-``.  Instructions before it, when they are wanted, are indented lines under it.  Everything else
+is a line that starts with ``[pid N]``, system calls in strace's form, instructions in gdb's (``x/i``).
 """
 
 from __future__ import annotations
 
 import posixpath
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO
 
+from emu.trace.changes import changed_text, cost_text
 from emu.trace.explain import refusal_lines
 
 COLUMNS: tuple[tuple[str, int, str], ...] = (
     ("nr", 6, "number of the fault"),
     ("pid", 4, "the task"),
     ("access", 6, "read, write or exec"),
-    ("kind", 14, "how it was served: zero (the zero page), anonymous (a new page), cow (copied), reuse (made "
-                 "writable), file, file_cow, shared, special, stack, swap, spurious; with ,major when a page had to "
-                 "be read from a file or from swap; or the signal that it became"),
+    ("kind", 14, "the rule that served it, see below; with ,major when a page had to be read from a file or from "
+                 "swap; or the signal that it became, and why"),
     ("address", 14, "the address that was accessed"),
     ("area", 24, "its area and the offset there: in the file for a file, from the end for the stack"),
     ("ip", 14, "the instruction that faulted"),
     ("symbol", 28, "its symbol+offset and, in parentheses, the object"),
     ("source", 16, "its source line, when the object has DWARF"),
     ("frame", 12, "the page frame that is mapped now, or old->new"),
+    ("changed", 16, "what else changed: `stack +8K` (the area has grown), `anon_vma #3 made` or `adopted` (from a "
+                    "neighbour), `1 table` (page tables allocated), `15 around` (pages of a file mapped beside it), "
+                    "`slot 7 freed` or `kept` (its place on swap)"),
+    ("cost", 10, "virtual time charged (0 for a fault of the kernel itself), and what was done for it: pages read, "
+                 "reclaimed (to make room), zeroed, copied; with their number when it is not one"),
     ("instruction", 0, "its disassembly; `in NAME()` when the kernel accessed the memory for a system call"),
 )  # fmt: skip
 """(name, least width, meaning)"""
@@ -45,6 +51,8 @@ class TextSink:
         self._color = color
         self._counts: Counter[str] = Counter()
         self._has_header = False
+        self._sources: dict[int, str] = {}
+        """By task: the source line of its last instruction."""
 
     def header(self, record: Mapping[str, Any]) -> None:
         """Text has none: the first fault brings the names of its columns."""
@@ -57,7 +65,12 @@ class TextSink:
                 self._has_header = True
                 self._line(_DIM + fault_header() + _PLAIN if self._color else fault_header())
         line = _LINES[kind](record)
+        if kind == "insn":
+            line += self._new_source(record)
         self._line(self._paint(record, line) if self._color else line)
+        if kind == "fault" and record.get("insns"):
+            for insn in insn_lines(record["insns"], is_fault_of_program=record["syscall"] is None):
+                self._line(_DIM + insn + _PLAIN if self._color else insn)
 
     def end(self, record: Mapping[str, Any]) -> None:
         """The last line counts the faults by kind."""
@@ -67,6 +80,14 @@ class TextSink:
             of_all = "" if shown == total else f" of {total}"
             self._line(f"# {shown}{of_all} fault{'s' if total != 1 else ''}: {parts}")
         self._stream.flush()
+
+    def _new_source(self, record: Mapping[str, Any]) -> str:
+        """``  ; hello.c:12`` where another source line begins."""
+        source = source_text(record["code"])
+        if self._sources.get(record["pid"]) == source:
+            return ""
+        self._sources[record["pid"]] = source
+        return "" if source == "-" else f"  ; {source}"
 
     def _line(self, line: str) -> None:
         self._stream.write(line.encode("utf-8", "replace") + b"\n")
@@ -100,7 +121,6 @@ def fault_line(record: Mapping[str, Any]) -> str:
     insn = code["insn"] or "-"
     if record["syscall"] is not None:
         insn = f"in {record['syscall']}()"
-    source = "-" if code["file"] is None else f"{posixpath.basename(code['file'])}:{code['line']}"
     return _columns(
         [
             f"#{record['fault_nr']}",
@@ -111,11 +131,42 @@ def fault_line(record: Mapping[str, Any]) -> str:
             area["text"] if area is not None else "-",
             code["ip"] if code["ip"] != "0x0" else "-",
             code["text"],
-            source,
+            source_text(code),
             frame_text(record),
+            changed_text(record["changed"]),
+            cost_text(record["cost"]),
             insn,
         ]
     )
+
+
+def source_text(code: Mapping[str, Any]) -> str:
+    """``hello.c:12``."""
+    return "-" if code["file"] is None else f"{posixpath.basename(code['file'])}:{code['line']}"
+
+
+_INSN_INDENT = " " * 5
+_INSN_WIDTHS = (14, 28, 16)
+
+
+def insn_lines(insns: Sequence[Mapping[str, Any]], is_fault_of_program: bool) -> list[str]:
+    """Address, symbol, source line where another one begins, instruction; ``=>`` marks the one that has faulted."""
+    lines, previous = [], ""
+    for number, code in enumerate(insns, 1):
+        source = source_text(code)
+        mark = "=> " if is_fault_of_program and number == len(insns) else "   "
+        values = (code["ip"], code["text"], "" if source == previous else source)
+        cells = [f"{value:<{width}}" for value, width in zip(values, _INSN_WIDTHS, strict=True)]
+        lines.append(f"{_INSN_INDENT}{mark}{'  '.join(cells)}  {code['insn'] or '(bad)'}")
+        previous = source
+    return lines
+
+
+def insn_line(record: Mapping[str, Any]) -> str:
+    """As gdb's ``x/i``: ``0x401004 <main+0x4 (hello)>: mov eax, 0``."""
+    code = record["code"]
+    symbol = "" if code["text"] == "-" else f" <{code['text']}>"
+    return f"{_prefix(record)}{code['ip']}{symbol}: {code['insn'] or '(bad)'}"
 
 
 def frame_text(record: Mapping[str, Any]) -> str:
@@ -184,6 +235,7 @@ _LINES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "syscall": syscall_line,
     "signal": signal_line,
     "exit": exit_line,
+    "insn": insn_line,
     "event": event_line,
     "areas": areas_line,
     "counters": counters_line,

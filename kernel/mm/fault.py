@@ -59,6 +59,10 @@ PAGE_FAULT_USER = Tracepoint("exceptions:page_fault_user", "task vaddr error_cod
 """After a fault was served or refused.  ``kind``: zero anonymous cow reuse file file_cow shared special swap stack
 spurious, or ``bad`` when ``result`` is a signal.  ``pfn`` is mapped now, ``old_pfn`` was mapped before; None: none."""
 
+FAULT_BEGIN = Tracepoint("fault:begin", "mm vaddr access")
+"""Before a fault changes anything; PAGE_FAULT_USER follows, and no other fault comes between.  Only for those who
+listen to that, too."""
+
 FAULT_AROUND_PAGES = 16
 """``fault_around_bytes`` (64 KiB) in pages."""
 
@@ -108,8 +112,8 @@ def handle_mm_fault(mm: MmStruct, vaddr: int, access: int, ip: int = 0) -> Fault
     MINOR and MAJOR mean: retry the access.  It may fault again (a PTE was changed by reclaim meanwhile).
     """
     vma = mm.areas.find_exact(vaddr)
-    if vma is not None and access & PF_WRITE and vma.vm_file is None:
-        # First write to private anonymous memory: everything in one place.
+    if vma is not None and access & PF_WRITE and vma.vm_file is None and not PAGE_FAULT_USER.on:
+        # First write to private anonymous memory: everything in one place.  While somebody listens, the list below.
         table = mm.pt.leaf.get(vaddr >> 21)
         vm_flags = vma.vm_flags
         if table is not None and vm_flags & VM_WRITE and vma.vm_ops is None:
@@ -137,10 +141,10 @@ def handle_mm_fault(mm: MmStruct, vaddr: int, access: int, ip: int = 0) -> Fault
                     policy.page_dup_rmap(pfn, vma, vaddr_of_page, index)
                 if vm_flags & (VM_LOCKED | VM_EXEC):
                     _mark_special_page(mm, vma, pfn)
-                if PAGE_FAULT_USER.on:
-                    PAGE_FAULT_USER.emit(kernel.current, vaddr, access, ip, "anonymous", MINOR, pfn, None, vma)
                 return MINOR
 
+    if FAULT_BEGIN.on:
+        FAULT_BEGIN.emit(mm, vaddr, access)
     kind = ""
     if vma is None:
         vma = _grow_stack(mm, vaddr)
@@ -204,7 +208,7 @@ def _handle_pte_fault(mm: MmStruct, vma: Vma, vaddr: int, access: int) -> Served
     if not pte & PTE_PRESENT:
         swap = mm.kernel.pages.swap
         assert swap is not None, f"bad PTE {pte:#x} at {vaddr:#x}"
-        return Served(swap.do_swap_page(vma, vaddr, index, pte, access), "swap")
+        return swap.do_swap_page(vma, vaddr, index, pte, access)
     if access & PF_WRITE and not pte & PTE_W:
         return do_wp_page(mm, vma, vaddr, index, pte)
     # The table allows it already: the processor used an old translation.

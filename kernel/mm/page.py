@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kernel.hardware import Hardware
-    from kernel.mm.fault import FaultResult
+    from kernel.mm.fault import Served
     from kernel.mm.filemap import AddressSpace
     from kernel.mm.types import Vma
     from mmu.physmem import PhysMem
@@ -84,7 +84,7 @@ class SwapOps(Protocol):
         """Each of ``ptes`` was removed from one page table."""
         ...
 
-    def do_swap_page(self, vma: Vma, vaddr: int, pte_word_index: int, pte: int, access: int) -> FaultResult:
+    def do_swap_page(self, vma: Vma, vaddr: int, pte_word_index: int, pte: int, access: int) -> Served:
         """Bring the page in and map it."""
         ...
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kernel.kernel import Kernel
-    from kernel.mm.fault import FaultResult
+    from kernel.mm.fault import Served
     from kernel.mm.page import PfnArray
 
 SWAPON = Tracepoint("swap:on", "path type nr_pages prio")
@@ -219,7 +219,7 @@ class SwapSystem:
     def release_swap_cache(self, pfns: PfnArray) -> None:
         self.cache.release(pfns)
 
-    def do_swap_page(self, vma: Vma, vaddr: int, pte_word_index: int, pte: int, access: int) -> FaultResult:
+    def do_swap_page(self, vma: Vma, vaddr: int, pte_word_index: int, pte: int, access: int) -> Served:
         return do_swap_page(self, vma, vaddr, pte_word_index, pte, access)
 
     def _by_area(self, ptes: list[int]) -> list[tuple[SwapArea, NDArray[np.int64]]]:

@@ -24,17 +24,17 @@ from kernel.mm.pagetable import PROTECTION_MAP
 from kernel.mm.swap import PTE_ENTRY_SHIFT
 from kernel.mm.swap_state import SwapReadError
 from kernel.mm.types import PAGE_SHIFT, VM_EXEC, VM_LOCKED, Vma
-from mmu.paging import PF_WRITE, PTE_D, PTE_W
+from mmu.paging import PF_WRITE, PTE_D, PTE_P, PTE_PFN_MASK, PTE_W
 
 if TYPE_CHECKING:
-    from kernel.mm.fault import FaultResult
+    from kernel.mm.fault import Served
     from kernel.mm.filemap import AddressSpace
     from kernel.mm.swapfile import SwapSystem
 
 
-def do_swap_page(swap: SwapSystem, vma: Vma, vaddr: int, index: int, pte: int, access: int) -> FaultResult:
+def do_swap_page(swap: SwapSystem, vma: Vma, vaddr: int, index: int, pte: int, access: int) -> Served:
     """The fault on swap entry ``pte`` at word ``index``.  KernelError(ENOMEM): out of memory; (EIO): a bus error."""
-    from kernel.mm.fault import MAJOR, MINOR, OOM, SIGBUS_ADRERR, do_wp_page
+    from kernel.mm.fault import MAJOR, MINOR, OOM, SIGBUS_ADRERR, Served, do_wp_page
 
     kernel, cache, q = swap.kernel, swap.cache, vma.vm_mm.pt.q
     entry = pte >> PTE_ENTRY_SHIFT
@@ -44,19 +44,21 @@ def do_swap_page(swap: SwapSystem, vma: Vma, vaddr: int, index: int, pte: int, a
         try:
             pfn = cache.swapin_readahead(entry)
         except SwapReadError:
-            return SIGBUS_ADRERR
+            return Served(SIGBUS_ADRERR, "bad")
         except KernelError:
-            return OOM if q[index] == pte else MINOR
+            return Served(OOM, "bad") if q[index] == pte else Served(MINOR, "swap")
         if not pfn or q[index] != pte:
-            return MINOR
+            return Served(MINOR, "swap")
         result = MAJOR
     if kernel.policy.must_copy_on_swap_in(pfn, vma, vaddr):
         copy_on_swap_in(swap, vma, vaddr, index, pte, pfn)
-        return result
+        new_pte = q[index]
+        return Served(result, "swap", (new_pte & PTE_PFN_MASK) >> PAGE_SHIFT if new_pte & PTE_P else None, pfn)
     shared = map_swapped_page(swap, vma, vaddr, index, pte, pfn, access)
     if shared and access & PF_WRITE:
-        return max(result, do_wp_page(vma.vm_mm, vma, vaddr, index, q[index]).result)
-    return result
+        served = do_wp_page(vma.vm_mm, vma, vaddr, index, q[index])
+        return served._replace(result=max(result, served.result), kind="swap")
+    return Served(result, "swap", pfn)
 
 
 def map_swapped_page(swap: SwapSystem, vma: Vma, vaddr: int, index: int, pte: int, pfn: int, access: int) -> bool:
