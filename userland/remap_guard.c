@@ -7,8 +7,8 @@
  * mremap with MREMAP_FIXED puts the buffer, one area, between its guards.  With "whole", the program first asks mremap to grow
  * the three areas at once, and does the above when that is refused.
  *
- * Expected: safe on every kernel.  With "whole": copes on every kernel, EFAULT, because the protections differ; 6.17 too
- * moves many areas only if they do not grow. */
+ * Expected: safe on every kernel, with "whole" too: that call gives EFAULT on all of them, because the protections differ (6.17
+ * moves many areas only if they do not grow), so no kernel behaves otherwise than another. */
 
 #include "lib/remap.h"
 

@@ -6,31 +6,33 @@
 
 #define READ_WRITE (PROT_READ | PROT_WRITE)
 
-/* mremap(2).  A macro and no function, so that the system call stands on the caller's own line: what names the line of
- * a call names the program's, not this one. */
-#define mremap(old, old_len, new_len, flags, new)                                                                       \
+/* A system call on the caller's own line.  A macro and no function, so that what names the line of a call names the
+ * program's, and not one in here. */
+#define CALL_HERE(number, a, b, c, d, e, f)                                                                             \
     ({                                                                                                                  \
-        ulong old_ = (ulong)(old), old_len_ = (old_len), new_len_ = (new_len), new_ = (ulong)(new);                     \
-        register ulong flags_ __asm__("r10") = (flags);                                                                 \
-        register ulong target_ __asm__("r8") = new_;                                                                    \
-        long result_;                                                                                                   \
+        long result_, a_ = (long)(a), b_ = (long)(b), c_ = (long)(c), d_ = (long)(d), e_ = (long)(e), f_ = (long)(f);   \
+        register long r10_ __asm__("r10") = d_;                                                                         \
+        register long r8_ __asm__("r8") = e_;                                                                           \
+        register long r9_ __asm__("r9") = f_;                                                                           \
         __asm__ volatile("syscall"                                                                                      \
                          : "=a"(result_)                                                                                \
-                         : "a"(__NR_mremap), "D"(old_), "S"(old_len_), "d"(new_len_), "r"(flags_), "r"(target_)         \
+                         : "a"((long)(number)), "D"(a_), "S"(b_), "d"(c_), "r"(r10_), "r"(r8_), "r"(r9_)                \
                          : "rcx", "r11", "memory");                                                                     \
         result_;                                                                                                        \
     })
 
-/* Anonymous private memory at this address, in the place of what was there. */
-static inline byte *map_at(void *at, ulong pages, int prot)
+#define mremap(old, old_len, new_len, flags, new) CALL_HERE(__NR_mremap, old, old_len, new_len, flags, new, 0)
+
+static inline byte *mapped_memory(long result)
 {
-    return (byte *)checked("mmap", sys_mmap(at, pages * PAGE_SIZE, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
+    return (byte *)checked("mmap", result);
 }
 
-static inline void protect(void *at, ulong pages, int prot)
-{
-    checked("mprotect", sys_mprotect(at, pages * PAGE_SIZE, prot));
-}
+/* Anonymous private memory at this address, in the place of what was there. */
+#define map_at(at, pages, prot)                                                                                         \
+    mapped_memory(CALL_HERE(__NR_mmap, at, (pages) * PAGE_SIZE, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0))
+
+#define protect(at, pages, prot) checked("mprotect", CALL_HERE(__NR_mprotect, at, (pages) * PAGE_SIZE, prot, 0, 0, 0))
 
 /* Ends a program that has no other way when the kernel refuses: what failed, why, status 1. */
 static inline void refused(const char *what, long result)
