@@ -59,6 +59,15 @@ class SourceLine:
         return f"{posixpath.basename(self.path)}:{self.line}"
 
 
+@dataclass(frozen=True, slots=True)
+class Inlined:
+    """A function whose code the compiler put into its caller's."""
+
+    name: str
+    call: SourceLine
+    """Where it is called."""
+
+
 @lru_cache(maxsize=65_536)
 def demangle(name: str) -> str:
     """``name`` as C++ would write it; unchanged when it is no mangled name or no demangler is installed."""
@@ -88,6 +97,7 @@ class Image:
             for segment in self._elf.iter_segments("PT_LOAD")
         ]
         self._lines: dict[int, _LineTable] = {}
+        self._functions: dict[int, _Functions] = {}
 
     def address_of(self, file_offset: int) -> int | None:
         """The link-time address of a byte of the file, None when no segment loads it."""
@@ -237,6 +247,19 @@ class Image:
         except Exception:  # damaged DWARF, or parts of it in a file that dwz made: no line
             return None
 
+    def inlined_at(self, address: int) -> list[Inlined]:
+        """The functions that the compiler put in line at ``address``, the innermost first; nothing without DWARF."""
+        try:
+            offset = self._units.find(address)
+            if offset is None or self.line_at(address) is None:
+                return []
+            functions = self._functions.get(offset)
+            if functions is None:
+                functions = self._functions[offset] = _Functions(self._units, offset)
+            return functions.inlined_at(address, self._lines[offset])
+        except Exception:  # as line_at()
+            return []
+
     @cached_property
     def _units(self) -> _Units:
         elves = (self._elf, self._debug_elf)
@@ -285,20 +308,70 @@ class _Units:
         """Compilers other than gcc write no ``.debug_aranges``: ask each unit."""
         range_lists = self.dwarf.range_lists()
         for unit in self.dwarf.iter_CUs():
-            top = unit.get_top_DIE()
-            low = top.attributes.get("DW_AT_low_pc")
-            high = top.attributes.get("DW_AT_high_pc")
-            if low is not None and high is not None:
-                end = high.value if high.form == "DW_FORM_addr" else low.value + high.value
-                yield low.value, end, unit.cu_offset
-            elif "DW_AT_ranges" in top.attributes and range_lists is not None:
-                base = low.value if low is not None else 0
-                for entry in range_lists.get_range_list_at_offset(top.attributes["DW_AT_ranges"].value, unit):
-                    if hasattr(entry, "begin_offset"):
-                        shift = 0 if getattr(entry, "is_absolute", False) else base
-                        yield entry.begin_offset + shift, entry.end_offset + shift, unit.cu_offset
-                    else:
-                        base = entry.base_address
+            for start, end in _code_ranges(unit.get_top_DIE(), range_lists):
+                yield start, end, unit.cu_offset
+
+
+def _code_ranges(die: Any, range_lists: Any) -> Iterator[tuple[int, int]]:
+    """The code of a unit, a function or a block."""
+    low, high = die.attributes.get("DW_AT_low_pc"), die.attributes.get("DW_AT_high_pc")
+    if low is not None and high is not None:
+        yield low.value, high.value if high.form == "DW_FORM_addr" else low.value + high.value
+    elif "DW_AT_ranges" in die.attributes and range_lists is not None:
+        base_of = low if low is not None else die.cu.get_top_DIE().attributes.get("DW_AT_low_pc")
+        base = base_of.value if base_of is not None else 0
+        for entry in range_lists.get_range_list_at_offset(die.attributes["DW_AT_ranges"].value, die.cu):
+            if hasattr(entry, "begin_offset"):
+                shift = 0 if getattr(entry, "is_absolute", False) else base
+                yield entry.begin_offset + shift, entry.end_offset + shift
+            else:
+                base = entry.base_address
+
+
+_BLOCKS = ("DW_TAG_inlined_subroutine", "DW_TAG_lexical_block")
+_SCOPES = ("DW_TAG_namespace", "DW_TAG_class_type", "DW_TAG_structure_type")
+
+
+class _Functions:
+    """The functions of one unit that have code, with what was put in line in them."""
+
+    def __init__(self, units: _Units, unit_offset: int) -> None:
+        self._range_lists = units.dwarf.range_lists()
+        self._found: list[tuple[int, int, Any]] = []
+        self._collect(units.dwarf.get_CU_at(unit_offset).get_top_DIE())
+
+    def _collect(self, scope: Any) -> None:
+        for die in scope.iter_children():
+            if die.tag == "DW_TAG_subprogram":
+                self._found += [(start, end, die) for start, end in _code_ranges(die, self._range_lists)]
+            elif die.tag in _SCOPES:
+                self._collect(die)
+
+    def inlined_at(self, address: int, lines: _LineTable) -> list[Inlined]:
+        die = next((die for start, end, die in self._found if start <= address < end), None)
+        found: list[Inlined] = []
+        while die is not None:
+            die = next((child for child in die.iter_children() if self._holds(child, address)), None)
+            if die is not None and die.tag == "DW_TAG_inlined_subroutine":
+                file, line = die.attributes["DW_AT_call_file"].value, die.attributes["DW_AT_call_line"].value
+                found.insert(0, Inlined(_function_name(die), lines.source(file, line)))
+        return found
+
+    def _holds(self, die: Any, address: int) -> bool:
+        return die.tag in _BLOCKS and any(
+            start <= address < end for start, end in _code_ranges(die, self._range_lists)
+        )
+
+
+def _function_name(die: Any) -> str:
+    """Of a function that only refers to its declaration, that one's."""
+    for name in ("DW_AT_linkage_name", "DW_AT_name"):
+        if name in die.attributes:
+            return demangle(_text(die.attributes[name].value))
+    for name in ("DW_AT_abstract_origin", "DW_AT_specification"):
+        if name in die.attributes:
+            return _function_name(die.get_DIE_from_attribute(name))
+    return "?"
 
 
 class _LineTable:
@@ -326,8 +399,10 @@ class _LineTable:
         if index < 0:
             return None
         _, file, line = self._rows[index]
-        if file < 0 or not line:
-            return None
+        return None if file < 0 or not line else self.source(file, line)
+
+    def source(self, file: int, line: int) -> SourceLine:
+        """``file`` is an index of the unit's table of files."""
         return SourceLine(self._path(file), line)
 
     def _path(self, index: int) -> str:
