@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from kernel.task.task import Task
 
 MAX_FRAMES = 16
-_WRAPPERS = frozenset(("mremap", "sys_mremap", "syscall", "syscall5", "syscall6"))
-"""Functions that only make the call, without the underscores before their names; a program may have its own."""
+_WRAPPERS = frozenset(
+    """syscall syscall0 syscall1 syscall2 syscall3 syscall4 syscall5 syscall6 mmap mmap64 munmap mremap mprotect
+    pkey_mprotect madvise mlock mlock2 munlock mlockall munlockall brk sbrk mseal prctl""".split()
+)
+"""Functions that only make the call, without the ``__`` or ``sys_`` before their names; a program may have its own."""
 
 
 class Callers:
@@ -92,4 +95,6 @@ def _site_index(frames: tuple[Frame, ...], program: str | None) -> int | None:
 
 
 def _is_wrapper(frame: Frame) -> bool:
-    return frame.function is not None and frame.function.partition("@")[0].lstrip("_") in _WRAPPERS
+    if frame.function is None:
+        return False
+    return frame.function.partition("@")[0].lstrip("_").removeprefix("sys_") in _WRAPPERS

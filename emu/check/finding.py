@@ -36,6 +36,8 @@ class Finding:
     error: str
     reason: str
     wheres: list[Where] = field(default_factory=list)
+    is_everywhere: bool = False
+    """It fails on every kernel alike without limits: the program's own business, and no verdict."""
 
     @property
     def call(self) -> Call:
@@ -112,10 +114,18 @@ def sites(reference: Run, found: Iterable[Finding]) -> list[Site]:
     return list(by_key.values())
 
 
-def own_failures(judged: Iterable[Judged], reference: Run) -> list[Call]:
-    """Calls that fail on every kernel alike: the program's own business.  As the reference had them."""
-    everywhere = [call for call in reference.calls if call.failed]
+def own_failures(judged: list[Judged], reference: Judged) -> list[Finding]:
+    """What fails on every kernel alike, as the reference had it."""
+    everywhere = [call for call in reference.trial.run.calls if call.failed]
     for one in judged:
-        failed = {number for nr, number in one.pairs.items() if one.trial.run.calls[nr - 1].failed}
-        everywhere = [call for call in everywhere if call.nr in failed]
-    return everywhere
+        failed = {(nr, one.trial.run.calls[own - 1].error) for own, nr in one.pairs.items()}
+        everywhere = [call for call in everywhere if (call.nr, call.error) in failed]
+    found: dict[tuple[str, ...], Finding] = {}
+    for call in everywhere:
+        finding = found.get(_key(call))
+        if finding is None:
+            where = Where(reference, [call], None)
+            found[_key(call)] = Finding(call.error or "?", call.reason or "", [where], is_everywhere=True)
+        else:
+            finding.wheres[0].calls.append(call)
+    return list(found.values())

@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import Any
 
 from emu.check.aftermath import as_json as deeds_json
-from emu.check.finding import Finding, Site, Where, own_failures, sites
+from emu.check.finding import Finding, Site, Where, sites
 from emu.check.model import After, AreaState, Boundary, Call, Chain, FirstWrite, Footprint, Frame, MemoryEvent, TaskEnd
-from emu.check.verdict import Judged, Noise, OddCall, Trial, Verdict, overall
+from emu.check.verdict import Judged, Noise, OddCall, Trial, overall
 from emu.limits import Question
 
 SCHEMA_VERSION = 1
@@ -25,6 +25,7 @@ class Report:
     noise: Noise
     judged: list[Judged]
     findings: list[Finding] = field(default_factory=list)
+    """Those that fail everywhere alike come last."""
 
     @property
     def verdict(self) -> str:
@@ -42,11 +43,6 @@ class Report:
     @cached_property
     def sites(self) -> list[Site]:
         return sites(self.reference.run, self.findings)
-
-    @cached_property
-    def own_failures(self) -> list[Call]:
-        """Calls that fail on every kernel alike without limits."""
-        return own_failures((one for one in self.judged if one.trial.question is None), self.reference.run)
 
     def of_question(self, name: str | None) -> list[Judged]:
         return [judged for judged in self.judged if judged.trial.question == name]
@@ -73,13 +69,14 @@ class Report:
                 for site in self.sites
             ],
             "findings": [self._finding(finding) for finding in self.findings],
-            "own_failures": [call.nr for call in self.own_failures],
         }
 
-    def works_on(self, finding: Finding) -> list[str]:
-        """The runs in which this place has no such failure, and was reached or did what the reference did."""
+    def works_on(self, finding: Finding) -> list[Trial]:
+        """The runs in which this place has no such failure."""
+        if finding.is_everywhere:
+            return []
         failing = {where.judged.trial.title for where in finding.wheres}
-        return [judged.trial.title for judged in self.judged if judged.trial.title not in failing]
+        return [judged.trial for judged in self.judged if judged.trial.title not in failing]
 
     def _finding(self, finding: Finding) -> dict[str, Any]:
         return {
@@ -87,7 +84,8 @@ class Report:
             "error": finding.error,
             "reason": finding.reason,
             "boundary": None if finding.boundary is None else _boundary(finding.boundary),
-            "works_on": self.works_on(finding),
+            "everywhere": finding.is_everywhere,
+            "works_on": [{"kernel": trial.kernel, "question": trial.question} for trial in self.works_on(finding)],
             "fails_on": [_where(where) for where in finding.wheres],
         }
 
@@ -279,6 +277,3 @@ def _event(event: MemoryEvent) -> dict[str, Any]:
         "stack": _chain(event.chain),
     }
 
-
-def worst(judged: list[Judged]) -> Verdict:
-    return overall([one.verdict for one in judged])

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from emu.check.align import align
-from emu.check.finding import Finding, findings
+from emu.check.finding import Finding, findings, own_failures
 from emu.check.model import Run
 from emu.check.record import COLLECTOR
 from emu.check.report import Report
@@ -67,7 +67,9 @@ def check_mremap(
     configs = {trial.title: machine for trial, (_, _, machine) in zip(trials, asked, strict=True)}
     noise = _noise(runner, configs[reference.title], reference, trials)
     judged = [judge(trial, reference, noise) for trial in trials]
-    found = findings(judged)
+    reference_judged = next(one for one in judged if one.trial is reference)
+    own = own_failures([one for one in judged if one.trial.question is None], reference_judged)
+    found = findings(judged) + own
     _find_rescues(runner, found, configs, reference)
     return Report(tuple(argv), list(questions), reference, noise, judged, found)
 

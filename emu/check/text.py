@@ -15,8 +15,8 @@ from emu.check.aftermath import Deed, Did
 from emu.check.finding import Finding, Where
 from emu.check.model import AreaState, Boundary, Call, FirstWrite, Footprint
 from emu.check.report import Report
-from emu.check.rescue import Rescue, Result
-from emu.check.verdict import Judged, Noise, Odd, Verdict
+from emu.check.rescue import Rescue, Result, Way
+from emu.check.verdict import Judged, Noise, Odd, Trial, Verdict
 
 _LABEL = 8
 """Columns of the words before the colon of a block."""
@@ -67,9 +67,9 @@ def report_lines(report: Report) -> Iterator[Line]:
     for name in (None, *(question.name for question in report.questions)):
         yield line()
         yield from _table(report, name)
-    for number, finding in enumerate(report.findings, start=1):
+    for finding in report.findings:
         yield line()
-        yield from _finding(report, finding, number)
+        yield from _finding(report, finding)
     yield from _rest(report)
 
 
@@ -89,11 +89,11 @@ def _summary(report: Report) -> str:
     runs = report.judged
     what = "kernels" if not report.questions else "runs"
     counts = [
-        f"{count} of {len(runs)} {what} {text}"
+        f"{text} {count} of {len(runs)} {what}"
         for verdict, text in (
-            (Verdict.BREAKS, "break it"),
-            (Verdict.UNKNOWN, "cannot be judged"),
-            (Verdict.COPES, "make it cope"),
+            (Verdict.BREAKS, "breaks on"),
+            (Verdict.UNKNOWN, "cannot be judged on"),
+            (Verdict.COPES, "copes on"),
         )
         if (count := sum(judged.verdict is verdict for judged in runs))
     ]
@@ -149,7 +149,12 @@ def _what_happened(report: Report, judged: Judged) -> list[str]:
         return judged.reasons
     if judged.verdict is Verdict.COPES:
         return [f"{_odd_text(judged)}; it behaves as on {report.reference.kernel} all the same"]
-    return [_deed_text(deed) for deed in judged.deeds] or judged.reasons
+    worst = min(judged.deeds, key=lambda deed: _SEVERITY.index(deed.did), default=None)
+    return judged.reasons[:1] if worst is None else [_deed_text(worst)]
+
+
+_SEVERITY = (Did.CRASHED, Did.LOST_DATA, Did.REPORTED, Did.DIFFERENT_OUTPUT, Did.GAVE_UP, Did.RETRIED, Did.FELL_BACK,
+             Did.WENT_ON)  # fmt: skip
 
 
 def _odd_text(judged: Judged) -> str:
@@ -183,25 +188,26 @@ def _more(*parts: str | tuple[str, Style]) -> Line:
     return line(" " * (_LABEL + 3), *parts, hang=_LABEL + 5)
 
 
-def _finding(report: Report, finding: Finding, number: int) -> Iterator[Line]:
+def _finding(report: Report, finding: Finding) -> Iterator[Line]:
     call = finding.call
     site = "an unknown place" if finding.site is None else finding.site.text
-    yield line((f"{finding.error}", Style.BAD), (f": mremap in {site}: {_reason(finding)}", Style.BOLD), hang=2)
+    style = Style.DIM if finding.is_everywhere else Style.BAD
+    yield line((finding.error, style), (f": mremap in {site}: {_reason(finding)}", Style.BOLD), hang=2)
     frames = call.chain.frames
     if len(frames) > 1:
         yield _labelled("stack", " <- ".join(frame.text for frame in frames))
     yield _labelled("call", (call.text, Style.PLACE))
-    yield _labelled("fails", _runs_text(finding))
-    works = report.works_on(finding)
-    yield _labelled("works", ", ".join(works) if works else "nowhere")
+    yield from _where_text(report, finding)
     yield from _areas(report, finding)
     yield from _then(finding)
     yield from _rescues(finding)
 
 
 def _reason(finding: Finding) -> str:
-    if finding.reason == "range spans areas" and finding.call.before is not None:
-        return f"the range spans {finding.call.before.nr_areas} areas" + (" or a hole" if _has_hole(finding) else "")
+    before = finding.call.before
+    if finding.reason == "range spans areas" and before is not None:
+        areas = "1 area" if before.nr_areas == 1 else f"{before.nr_areas} areas"
+        return f"the range spans {areas}" + (" and a hole" if _has_hole(finding) else "")
     return finding.reason or "refused"
 
 
@@ -209,12 +215,34 @@ def _has_hole(finding: Finding) -> bool:
     return any(boundary.reason == "hole" for boundary in finding.call.boundaries)
 
 
-def _runs_text(finding: Finding) -> str:
-    parts = []
-    for where in finding.wheres:
-        count = len(where.calls)
-        parts.append(where.judged.trial.title + (f" ({count} calls)" if count > 1 else ""))
-    return ", ".join(parts)
+def _where_text(report: Report, finding: Finding) -> Iterator[Line]:
+    counts = {len(where.calls) for where in finding.wheres}
+    times = "" if counts == {1} else f", {max(counts)} calls" if len(counts) == 1 else f", up to {max(counts)} calls"
+    if finding.is_everywhere:
+        yield _labelled("fails", f"on every kernel alike{times}: the program's own business")
+        return
+    label = "fails"
+    for text in _trials_text(report, [where.judged.trial for where in finding.wheres]):
+        yield _labelled(label, text + times)
+        label = ""
+    label = "works"
+    for text in _trials_text(report, report.works_on(finding)):
+        yield _labelled(label, text)
+        label = ""
+
+
+def _trials_text(report: Report, trials: list[Trial]) -> Iterator[str]:
+    """Runs, a line for each question."""
+    for name in (None, *(question.name for question in report.questions)):
+        kernels = [trial.kernel for trial in trials if trial.question == name]
+        if not kernels:
+            continue
+        everywhere = len(kernels) > 1 and len(kernels) == len(report.of_question(name))
+        text = "every kernel" if everywhere else ", ".join(kernels)
+        if not report.questions:
+            yield text
+        else:
+            yield f"{'without limits' if name is None else f'with {name}'}: {text}"
 
 
 def _areas(report: Report, finding: Finding) -> Iterator[Line]:
@@ -236,7 +264,7 @@ def _areas(report: Report, finding: Finding) -> Iterator[Line]:
     if left > 0:
         yield _more((f"  and {left} more, {_more_boundaries(call, len(shown))}", Style.DIM))
     yield from _history(finding)
-    yield from _areas_of_reference(report, where)
+    yield from _areas_of_reference(report, finding)
 
 
 def _more_boundaries(call: Call, nr_shown: int) -> str:
@@ -287,18 +315,20 @@ def _first_write_text(write: FirstWrite) -> str:
     where = "?" if site is None else site.text
     insn = f": {frames[0].insn}" if frames and frames[0].insn else ""
     through = "" if not frames or site is frames[0] else f" through {frames[0].text}"
-    return f"{name}: first write{at} in {where}{through}{insn}"
+    index = write.chain.site_index
+    caller = f" <- {frames[index + 1].text}" if index is not None and index + 1 < len(frames) else ""
+    return f"{name}: first write{at} in {where}{through}{insn}{caller}"
 
 
-def _areas_of_reference(report: Report, where: Where) -> Iterator[Line]:
-    partner = where.partner
+def _areas_of_reference(report: Report, finding: Finding) -> Iterator[Line]:
+    partner = finding.wheres[0].partner
     if partner is None or partner.before is None:
         return
     before: Footprint = partner.before
     kernel = report.reference.kernel
-    if before.nr_areas == 1:
+    if before.nr_areas == 1 and finding.call.nr_boundaries:
         yield _labelled("", f"on {kernel} the range lies in one area: {_area_text(before.areas[0])}")
-    elif before.nr_areas:
+    elif before.nr_areas > 1 and not partner.failed:
         yield _labelled("", f"on {kernel} the range spans {before.nr_areas} areas too, and the call works")
 
 
@@ -310,8 +340,9 @@ def _then(finding: Finding) -> Iterator[Line]:
     after = finding.call.aftermath
     if not finding.deeds and after is not None and after.calls:
         nexts = ", ".join(call.text for call in after.calls[:3])
-        yield _labelled(label, f"{Did.WENT_ON.value}: {nexts}" + (", ..." if after.nr_calls > 3 else ""))
-        label = ""
+        yield _labelled(label, nexts + (", ..." if after.nr_calls > 3 else ""))
+    if finding.is_everywhere:
+        return
     known: dict[str, list[str]] = {}
     for where in finding.wheres:
         deeds = where.judged.deeds or [Deed(Did.WENT_ON, "the program behaves as on the reference")]
@@ -335,25 +366,37 @@ def _deed_style(deed: Deed) -> Style:
 
 
 def _rescues(finding: Finding) -> Iterator[Line]:
+    """What each way does; a line for each different answer."""
     if finding.is_injected:
-        yield _labelled("saved by", "nothing: the failure was injected")
+        yield _labelled("saved by", "no other rules: the failure was made on request")
         return
-    groups: dict[tuple[Rescue, ...], list[str]] = {}
-    for where in finding.wheres:
-        groups.setdefault(tuple(where.rescues), []).append(where.judged.trial.title)
     label = "saved by"
-    for rescues, titles in groups.items():
-        if not rescues:
-            continue
-        if len(groups) > 1:
-            yield _labelled(label, f"on {', '.join(titles)}:")
+    width = max(len(way.title) for way in Way)
+    for index, way in enumerate(Way):
+        answers: dict[str, list[str]] = {}
+        saves: dict[str, bool] = {}
+        for where in finding.wheres:
+            if not where.rescues:
+                continue
+            rescue = where.rescues[index]
+            text = _rescue_text(rescue, finding, where)
+            answers.setdefault(text, []).append(where.judged.trial.title)
+            saves[text] = rescue.result is Result.WORKS
+        for text, titles in answers.items():
+            mark, style = ("yes", Style.GOOD) if saves[text] else ("no ", Style.DIM)
+            on = "" if len(answers) == 1 else f"  (on {', '.join(titles)})"
+            yield _labelled(label, (mark, style), f"  {way.title:<{width}}  {text}{on}")
             label = ""
-        width = max(len(rescue.way.title) for rescue in rescues)
-        for rescue in rescues:
-            saved = rescue.result is Result.WORKS
-            mark, style = ("yes", Style.GOOD) if saved else ("no ", Style.DIM)
-            yield _labelled(label, (mark, style), f"  {rescue.way.title:<{width}}  {rescue.text}")
-            label = ""
+
+
+def _rescue_text(rescue: Rescue, finding: Finding, where: Where) -> str:
+    """A way that is the kernel's own has failed, as the call has; said so only where that is all there is to say."""
+    if rescue.result is not Result.SAME_RULES or all(
+        one.rescues[list(Way).index(rescue.way)].result is Result.SAME_RULES for one in finding.wheres if one.rescues
+    ):
+        return rescue.text
+    call = where.calls[0]
+    return Rescue(rescue.way, Result.FAILS, call.error, call.reason).text
 
 
 # ---- the rest -------------------------------------------------------------------------------------------------------
@@ -374,9 +417,6 @@ def _notes(report: Report) -> Iterator[Line]:
         yield line(("goes the same everywhere", Style.GOOD), f": {place}, {calls}", hang=2)
     if len(good) > MAX_SITES:
         yield line(f"and {len(good) - MAX_SITES} places more")
-    for text, count in _count(call.text for call in report.own_failures).items():
-        times = "" if count == 1 else f" ({count} times)"
-        yield line(("fails on every kernel alike", Style.ODD), f": {text}{times}", hang=2)
     if report.noise is Noise.OUTPUT:
         yield line(("note", Style.DOUBT), ": what the program prints or writes depends on random numbers; "
                    "only exit statuses and signals were compared", hang=2)  # fmt: skip
