@@ -128,6 +128,6 @@ def collect(machine: Board) -> dict[str, Any]:
         stats["mremap"] = dict(sorted(recorder.mremap_results.items()))
         stats["at_end"] = recorder.at_end
         stats["areas"]["peak"] = recorder.peak_areas
-    if kernel.fail.injected:
-        stats["injected_failures"] = kernel.fail.report()
+    if kernel.fail.nr_made:
+        stats["injected_failures"] = dict(kernel.fail.nr_made)
     return stats

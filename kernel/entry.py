@@ -132,12 +132,11 @@ class Entry:
 
         def first_use(task: Task, *raw: int) -> Any:
             spec = TABLE_64[nr]
-            if spec is None:
-                return self._not_implemented(nr)
-            call = compile_entry(spec)
-            if self.kernel.fail.watches(spec.name):
-                call = self._failing(spec.name, call)
-            if spec.stopped:
+            name = syscall_name(nr)
+            call = self._unserved(nr) if spec is None else compile_entry(spec)
+            if self.kernel.fail.watches(name):
+                call = self._failing(name, call)
+            if spec is not None and spec.stopped:
                 call = _stopper(call)
             self._calls[nr] = call
             return call(task, *raw)
@@ -155,6 +154,10 @@ class Entry:
             return call(task, *raw)
 
         return call_or_fail
+
+    def _unserved(self, nr: int) -> Callable[..., int]:
+        """What a number without a handler does."""
+        return lambda task, *raw: self._not_implemented(nr)
 
     def _not_implemented(self, nr: int) -> int:
         name = syscall_name(nr)

@@ -55,6 +55,8 @@ def report_end(machine: Machine, common: CommonOptions) -> None:
         for name, count in sorted(machine.unimplemented.items()):
             times = "once" if count == 1 else f"{count} times"
             _say(f"pagewalk: warning: system call {name} is not implemented (ENOSYS, {times})")
+        for line in machine.kernel.fail.unmade():
+            _say(f"pagewalk: warning: {line}")
     if common.stats is None:
         return
     stats = machine.stats()

@@ -5,6 +5,9 @@ From ``arch/x86/entry/syscalls/syscall_64.tbl`` of Linux 6.18; ``-`` is a number
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
+
 _FROM_0 = """
 read write open close stat fstat lstat poll lseek mmap mprotect munmap brk rt_sigaction rt_sigprocmask
 rt_sigreturn ioctl pread64 pwrite64 readv writev access pipe select sched_yield mremap msync mincore madvise
@@ -58,3 +61,13 @@ def syscall_name(nr: int) -> str:
     else:
         name = "-"
     return f"syscall_{nr}" if name == "-" else name
+
+
+def syscall_names() -> Iterator[str]:
+    """All names, by number."""
+    return (name for name in chain(_FROM_0, _FROM_424) if name != "-")
+
+
+def is_syscall_name(name: str) -> bool:
+    """Does Linux have a system call of that name?"""
+    return name != "-" and (name in _FROM_0 or name in _FROM_424)

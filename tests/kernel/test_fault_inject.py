@@ -33,11 +33,25 @@ def test_every_time() -> None:
     assert failing("brk:ENOMEM@every", "brk", 3) == [1, 2, 3]
 
 
+def test_what_never_happened_is_told() -> None:
+    points = FailPoints(["mremap:EFAULT@3", "brk:ENOMEM@2..", "mremap:EIO@1", "mremap:EPERM@1", "alloc:1"])
+    for _ in range(2):
+        points.error_at("mremap")
+    assert points.unmade() == [
+        "--fail mremap:EFAULT@3 never happened: mremap was called 2 times",
+        "--fail brk:ENOMEM@2.. never happened: brk was never called",
+        "--fail mremap:EPERM@1 never happened: another --fail mremap: came first",
+        "--fail alloc:1 never happened: a page was never allocated",
+    ]
+
+
 def test_errors_and_report() -> None:
     points = FailPoints(["mremap:EFAULT@2", "mremap:ENOMEM@4", "alloc:1"])
     assert [points.error_at("mremap") for _ in range(4)] == [0, Errno.EFAULT, 0, Errno.ENOMEM]
     assert points.error_at("alloc") == Errno.ENOMEM
-    assert points.report() == ["mremap: EFAULT at time 2", "mremap: ENOMEM at time 4", "alloc: ENOMEM at time 1"]
+    assert points.injected == [("mremap", 2, Errno.EFAULT), ("mremap", 4, Errno.ENOMEM), ("alloc", 1, Errno.ENOMEM)]
+    assert points.nr_made == {"mremap:EFAULT@2": 1, "mremap:ENOMEM@4": 1, "alloc:1": 1}
+    assert points.unmade() == []
     assert points.counts == {"mremap": 4, "alloc": 1}
     assert points.watches("mremap") and not points.watches("mmap")
 
@@ -54,6 +68,15 @@ def test_errors_and_report() -> None:
         "alloc:every0",
         "mremap:3",
         "mremap:EWHAT@3",
+        "mremapp:EFAULT@3",
+        "mremap:ENOMEM@",
+        "mremap:ENOMEM@1...3",
+        "mremap:ENOMEM@-1",
+        "MREMAP:ENOMEM@1",
+        "syscall_400:ENOMEM@1",
+        "-:ENOMEM@1",
+        "alloc:EIO@1",
+        "swap-read:ENOMEM@1",
         "a b:E@1",
     ],
 )
