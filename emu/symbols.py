@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
+from emu.dwarf import SECTIONS, UnitIndex
+
 if TYPE_CHECKING:
     from elftools.elf.elffile import ELFFile
 
@@ -283,33 +285,19 @@ class _Units:
     """Compilation units by address."""
 
     def __init__(self, elf: ELFFile | None) -> None:
-        self.dwarf: Any = (
-            elf.get_dwarf_info(relocate_dwarf_sections=False, follow_links=False) if elf is not None else None
-        )
-        self._aranges = self.dwarf.get_aranges() if self.dwarf is not None else None
-        self._ranges: list[tuple[int, int, int]] | None = None
+        self._elf = elf
+        found = [] if elf is None else [section for section in elf.iter_sections() if section.name in SECTIONS]
+        self._index = UnitIndex({section.name: section.data() for section in found})
+
+    @cached_property
+    def dwarf(self) -> Any:
+        """pyelftools' view."""
+        assert self._elf is not None
+        return self._elf.get_dwarf_info(relocate_dwarf_sections=False, follow_links=False)
 
     def find(self, address: int) -> int | None:
         """The offset in ``.debug_info`` of the unit whose code holds ``address``."""
-        if self.dwarf is None:
-            return None
-        if self._aranges is not None:
-            offset: int | None = self._aranges.cu_offset_at_addr(address)
-            if offset is not None:
-                return offset
-        if self._ranges is None:
-            self._ranges = sorted(self._read_ranges())
-        index = bisect.bisect_right(self._ranges, (address, 1 << 64, 0)) - 1
-        if index >= 0 and self._ranges[index][0] <= address < self._ranges[index][1]:
-            return self._ranges[index][2]
-        return None
-
-    def _read_ranges(self) -> Iterator[tuple[int, int, int]]:
-        """Compilers other than gcc write no ``.debug_aranges``: ask each unit."""
-        range_lists = self.dwarf.range_lists()
-        for unit in self.dwarf.iter_CUs():
-            for start, end in _code_ranges(unit.get_top_DIE(), range_lists):
-                yield start, end, unit.cu_offset
+        return self._index.find(address)
 
 
 def _code_ranges(die: Any, range_lists: Any) -> Iterator[tuple[int, int]]:

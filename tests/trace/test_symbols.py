@@ -163,3 +163,31 @@ def test_where_a_name_lies_in_the_file(tmp_path: Path) -> None:
     address = image.address_of(offset)
     assert address is not None and str(image.symbol_at(address)) == "main"
     assert image.offsets_of("no such thing") == []
+
+
+def test_a_debug_file_is_found_by_its_build_id(tmp_path: Path) -> None:
+    prog = compiled(tmp_path, "-g", "-pie", "-Wl,--build-id=0x0123456789abcdef")
+    square = address_of(prog, "square")
+    debug = tmp_path / "debug"
+    subprocess.run(["objcopy", "--only-keep-debug", str(prog), str(debug)], check=True)
+    subprocess.run(["strip", str(prog)], check=True)
+    files = {str(prog): prog, "/usr/lib/debug/.build-id/01/23456789abcdef.debug": debug}
+    image = Symbolizer(lambda path: files[path].read_bytes() if path in files else None).image(str(prog))
+    assert image is not None
+    assert (str(image.symbol_at(square + 1)), str(image.line_at(square))) == ("square+0x1", "prog.c:2")
+
+
+def test_a_stripped_dynamic_program_has_the_names_it_exports(tmp_path: Path) -> None:
+    prog = compiled(tmp_path, "-rdynamic", "-s")
+    listing = subprocess.run(["nm", "-D", str(prog)], capture_output=True, text=True, check=True).stdout
+    main = next(int(line.split()[0], 16) for line in listing.splitlines() if line.endswith(" T main"))
+    image = image_of(prog)
+    assert str(image.symbol_at(main + 3)) == "main+0x3" and image.line_at(main) is None
+
+
+def test_debug_information_that_dwz_has_packed(tmp_path: Path) -> None:
+    if shutil.which("dwz") is None:
+        pytest.skip("dwz is not installed (CI installs it)")
+    prog = compiled(tmp_path, "-g", "-pie")
+    subprocess.run(["dwz", str(prog)], check=True)
+    assert str(image_of(prog).line_at(address_of(prog, "square"))) == "prog.c:2"
