@@ -79,6 +79,7 @@ class Kernel:
         """Also told every log line."""
         self.fail = FailPoints()
         self.pages = MemMap(physmem, hw, config.reserved_frames)
+        self.sysctl.min_free_kbytes = self.pages.watermark_min * 4
         self.vm_stat = VmStat()
         self.total_swap_pages = 0
         self.notes_first_writes = False

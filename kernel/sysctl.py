@@ -25,6 +25,7 @@ class Sysctl:
     dirty_ratio: int = 20
     dirty_background_ratio: int = 10
     min_free_kbytes: int = 0
+    """Follows from the size of RAM."""
     page_cluster: int = 3
     admin_reserve_kbytes: int = 8192
     user_reserve_kbytes: int = 131072

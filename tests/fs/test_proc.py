@@ -188,6 +188,10 @@ def test_tunables(sim: FileSim) -> None:
     assert text(sim, task, "/proc/sys/vm/max_map_count") == "1234\n"
     assert write(sim, task, b"/proc/sys/vm/overcommit_memory", b"3\n") == -Errno.EINVAL
     assert write(sim, task, b"/proc/sys/vm/overcommit_memory", b"x") == -Errno.EINVAL
+    pages = sim.kernel.pages
+    assert text(sim, task, "/proc/sys/vm/min_free_kbytes") == f"{pages.watermark_min * 4}\n"
+    assert write(sim, task, b"/proc/sys/vm/min_free_kbytes", b"400\n") == 4
+    assert (pages.watermark_min, pages.watermark_low, pages.watermark_high) == (100, 125, 150)
     assert write(sim, task, b"/proc/sys/kernel/hostname", b"box\n") == 4
     assert sim.kernel.sysctl.hostname == "box"
     assert write(sim, task, b"/proc/sys/vm/drop_caches", b"3\n") == 2

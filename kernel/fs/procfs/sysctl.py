@@ -7,6 +7,7 @@ A tunable that is not in kernel/sysctl.py is shown with a fixed value and cannot
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from kernel.abi.errno import Errno, KernelError
@@ -28,6 +29,13 @@ class Number(NamedTuple):
     field: str
     low: int = 0
     high: int = _INT_MAX
+    apply: Callable[[Kernel, int], None] | None = None
+    """What a new value does at once."""
+
+
+def _set_watermarks(kernel: Kernel, min_free_kbytes: int) -> None:
+    """``setup_per_zone_wmarks``."""
+    kernel.pages.set_watermarks(min_free_kbytes // 4)
 
 
 _NUMBERS = (
@@ -42,7 +50,7 @@ _NUMBERS = (
     Number("vm/laptop_mode", "laptop_mode"),
     Number("vm/dirty_ratio", "dirty_ratio", 0, 100),
     Number("vm/dirty_background_ratio", "dirty_background_ratio", 0, 100),
-    Number("vm/min_free_kbytes", "min_free_kbytes"),
+    Number("vm/min_free_kbytes", "min_free_kbytes", apply=_set_watermarks),
     Number("vm/page-cluster", "page_cluster", 0, 31),
     Number("vm/admin_reserve_kbytes", "admin_reserve_kbytes", 0, 1 << 62),
     Number("vm/user_reserve_kbytes", "user_reserve_kbytes", 0, 1 << 62),
@@ -174,6 +182,8 @@ def _number_inode(sb: SuperBlock, kernel: Kernel, number: Number) -> TextInode:
         if not number.low <= value <= number.high:
             raise KernelError(Errno.EINVAL, f"{number.path} is {number.low} to {number.high}")
         setattr(kernel.sysctl, number.field, value)
+        if number.apply is not None:
+            number.apply(kernel, value)
 
     return TextInode(sb, sb.new_ino(), 0o644, show, store)
 
