@@ -6,12 +6,13 @@ boundary, made by the same places of the program.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from emu.check.aftermath import Deed, next_deeds
 from emu.check.align import site_key
-from emu.check.model import Boundary, Call, Frame, Run
+from emu.check.model import Boundary, Call, Frame, Refusal, Run
 from emu.check.rescue import Rescue
 from emu.check.verdict import Judged, Odd
 
@@ -63,6 +64,59 @@ class Finding:
 
 
 @dataclass
+class OtherRefusal:
+    """Another memory call that fails where it does not on the reference."""
+
+    example: Refusal
+    wheres: list[Judged]
+
+
+def other_refusals(judged: Iterable[Judged]) -> list[OtherRefusal]:
+    found: dict[tuple[str, ...], OtherRefusal] = {}
+    for one in judged:
+        for refusal in one.refusals:
+            same = found.setdefault((*refusal.key, _kind(refusal.reason)), OtherRefusal(refusal, []))
+            if one not in same.wheres:
+                same.wheres.append(one)
+    return list(found.values())
+
+
+@dataclass
+class Otherwise:
+    """Calls of one place that did not fail and yet went otherwise than on the reference."""
+
+    odd: Odd
+    call: Call
+    partner: Call | None
+    wheres: list[Judged]
+    nr_calls: int = 0
+    """At most, in one run."""
+
+
+def otherwise(judged: Iterable[Judged]) -> list[Otherwise]:
+    """What moved or stayed, was not made, or worked here alone; calls that were made here alone are left out."""
+    found: dict[tuple[str, str], Otherwise] = {}
+    for one in judged:
+        counts: Counter[tuple[str, str]] = Counter()
+        for odd in one.odd_calls:
+            if odd.odd in (Odd.FAILS, Odd.EXTRA):
+                continue
+            key = odd.odd.value, site_key(odd.call)
+            counts[key] += 1
+            same = found.setdefault(key, Otherwise(odd.odd, odd.call, odd.partner, []))
+            if one not in same.wheres:
+                same.wheres.append(one)
+        for key, count in counts.items():
+            found[key].nr_calls = max(found[key].nr_calls, count)
+    return list(found.values())
+
+
+def _kind(reason: str) -> str:
+    """The rule that refused, whichever call of the run it was."""
+    return "made to fail" if reason.startswith("made to fail") else reason
+
+
+@dataclass
 class Site:
     """One place of the program that calls mremap, over all runs."""
 
@@ -96,10 +150,7 @@ def _key(call: Call) -> tuple[str, ...]:
     if boundary is not None and call.reason == "range spans areas":
         places = [write.chain.site for write in boundary.first_writes]
         made_by = [boundary.reason, *(place.key if place is not None else "?" for place in places)]
-    reason = call.reason or ""
-    if reason.startswith("made to fail"):
-        reason = "made to fail"
-    return (site_key(call), call.error or "?", reason, *made_by)
+    return (site_key(call), call.error or "?", _kind(call.reason or ""), *made_by)
 
 
 def sites(reference: Run, found: Iterable[Finding]) -> list[Site]:

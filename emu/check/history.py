@@ -90,6 +90,15 @@ class _Write:
     how: str
 
 
+def memory_call_text(spec: SyscallSpec, args: tuple[int, ...]) -> str:
+    """The call without its result, as strace prints it; for calls whose arguments are numbers."""
+    call = Call(None, None, spec.name, spec.params, args, ret=0)
+    printer = CallPrinter(spec)
+    printer.enter(call)
+    printer.leave(call)
+    return f"{spec.name}({', '.join(text or '?' for text in call.texts)})"
+
+
 class History:
     """Of all address spaces of one machine; attached while the program runs."""
 
@@ -187,14 +196,8 @@ class History:
         return [self._told(chosen[nr], lower.vm_mm) for nr in sorted(chosen)]
 
     def _told(self, event: _Event, mm: MmStruct) -> MemoryEvent:
-        spec = event.spec
-        call = Call(None, None, spec.name, spec.params, event.args, ret=event.ret)
-        printer = CallPrinter(spec)
-        printer.enter(call)
-        printer.leave(call)
-        arguments = ", ".join(text or "?" for text in call.texts)
         chain = self._callers.chain(mm, event.stack)
-        return MemoryEvent(event.nr, event.pid, spec.name, f"{spec.name}({arguments})", chain)
+        return MemoryEvent(event.nr, event.pid, event.spec.name, memory_call_text(event.spec, event.args), chain)
 
     def _newest_first(self, mm_id: int) -> Iterable[_Event]:
         last = self._nr_events

@@ -223,6 +223,24 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """Another memory call that failed: mmap, mprotect, madvise, mlock ..."""
+
+    name: str
+    text: str
+    """With its result, as strace prints it."""
+    error: str
+    reason: str
+    chain: Chain
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What makes it the same call in another run."""
+        site = self.chain.site
+        return self.name, self.error, "?" if site is None else site.key
+
+
+@dataclass(frozen=True)
 class TaskEnd:
     """How a task ended."""
 
@@ -246,6 +264,8 @@ class Run:
     nr_ok: int = 0
     nr_failed: dict[str, int] = field(default_factory=dict)
     """By errno."""
+    refusals: list[Refusal] = field(default_factory=list)
+    """The first ones of other memory calls."""
     ends: list[TaskEnd] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
@@ -265,6 +285,7 @@ class Run:
             "nr_calls": self.nr_calls,
             "nr_ok": self.nr_ok,
             "nr_failed": self.nr_failed,
+            "refusals": [asdict(refusal) for refusal in self.refusals],
             "ends": [asdict(end) for end in self.ends],
         }
 
@@ -276,6 +297,7 @@ class Run:
             nr_calls=data["nr_calls"],
             nr_ok=data["nr_ok"],
             nr_failed=dict(data["nr_failed"]),
+            refusals=[Refusal(**item | {"chain": _chain(item["chain"])}) for item in data["refusals"]],
             ends=[TaskEnd(**item | {"where": _chain(item["where"])}) for item in data["ends"]],
         )
 

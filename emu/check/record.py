@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from emu.check.callers import Callers
 from emu.check.footprint import boundaries, footprint
-from emu.check.history import History
-from emu.check.model import Call, Chain, Run, TaskEnd
+from emu.check.history import History, memory_call_text
+from emu.check.model import Call, Chain, Refusal, Run, TaskEnd
 from emu.check.window import Window
+from emu.trace.printer import error_text
 from emu.trace.records import Recorder
 from kernel.abi.errno import errno_name
 from kernel.abi.signal import signal_name
@@ -37,6 +38,8 @@ MAX_CALLS = 10_000
 """More calls than that are counted only."""
 MAX_FOOTPRINTS = 2_000
 """Calls whose areas are kept, of those that succeed; failed ones' always are."""
+MAX_REFUSALS = 100
+"""Other memory calls that fail."""
 _PROGRAM = "1"
 
 
@@ -99,8 +102,20 @@ class MremapCollector:
             window = self._windows.get(task)
             if window is not None:
                 self._tell_window(task, window, values)
-        if ret is not None and not error and (spec.group == "memory" or spec.name == "prctl"):
+        if ret is None or (spec.group != "memory" and spec.name != "prctl"):
+            return
+        if not error:
             self._history.note(task, spec, args, ret)
+        elif spec.group == "memory" and spec.name != "mremap" and len(self._run.refusals) < MAX_REFUSALS:
+            self._run.refusals.append(
+                Refusal(
+                    name=spec.name,
+                    text=f"{memory_call_text(spec, args)} = {error_text(error, reason)}",
+                    error=errno_name(error),
+                    reason=reason,
+                    chain=self._callers.chain(task.mm, self._callers.stack(task)),
+                )
+            )
 
     def _enter_mremap(self, task: Task, spec: Any, args: tuple[int, ...]) -> None:
         run = self._run

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from emu.check.aftermath import as_json as deeds_json
+from emu.check.align import site_key
 from emu.check.finding import Finding, Site, Where, sites
 from emu.check.model import After, AreaState, Boundary, Call, Chain, FirstWrite, Footprint, Frame, MemoryEvent, TaskEnd
 from emu.check.verdict import Judged, Noise, OddCall, Trial, overall
@@ -59,6 +60,7 @@ class Report:
             "reference": self.reference.kernel,
             "noise": self.noise.value,
             "questions": [{"name": name, "limits": limits.as_json()} for name, limits in self.questions],
+            "idle_failures": self.idle_failures,
             "runs": [_run(judged) for judged in self.judged],
             "sites": [
                 {
@@ -72,11 +74,34 @@ class Report:
         }
 
     def works_on(self, finding: Finding) -> list[Trial]:
-        """The runs in which this place has no such failure."""
+        """The runs in which this place called mremap and met no such failure."""
         if finding.is_everywhere:
             return []
         failing = {where.judged.trial.title for where in finding.wheres}
-        return [judged.trial for judged in self.judged if judged.trial.title not in failing]
+        place = site_key(finding.call)
+        return [
+            judged.trial
+            for judged in self.judged
+            if judged.trial.title not in failing and any(site_key(call) == place for call in judged.trial.run.calls)
+        ]
+
+    @property
+    def unaffected_sites(self) -> list[Site]:
+        """Places whose calls went the same way in every run."""
+        odd = {site_key(odd.call) for judged in self.judged for odd in judged.odd_calls}
+        return [site for site in self.sites if not site.findings and site.key not in odd]
+
+    @property
+    def idle_failures(self) -> list[str]:
+        """Failures to inject that were made in no run: the call was not made so often."""
+        idle = []
+        for name, limits in self.questions:
+            for spec in limits.fail:
+                point = spec.partition(":")[0]
+                made = {made for one in self.of_question(name) for made, *_ in one.trial.outcome.injected}
+                if point not in made and spec not in idle:
+                    idle.append(spec)
+        return idle
 
     def _finding(self, finding: Finding) -> dict[str, Any]:
         return {
@@ -118,6 +143,17 @@ def _run(judged: Judged) -> dict[str, Any]:
         "differences": [difference.as_json() for difference in judged.differences],
         "then": deeds_json(judged.deeds),
         "tasks": [_end(end) for end in run.ends],
+        "refusals": [
+            {
+                "name": refusal.name,
+                "text": refusal.text,
+                "error": refusal.error,
+                "reason": refusal.reason,
+                "site": _frame(refusal.chain.site),
+                "stack": _chain(refusal.chain),
+            }
+            for refusal in judged.refusals
+        ],
         "odd_calls": [_odd(odd) for odd in judged.odd_calls],
         "calls": [_call(call, judged.pairs.get(call.nr)) for call in run.calls],
     }

@@ -47,17 +47,18 @@ def check_mremap(
     patience: Patience | None = None,
     on_progress: Progress | None = None,
 ) -> Report:
-    """Would ``argv`` break where mremap refuses?  Limits and failures of ``config`` are a question of their own.
+    """Would ``argv`` break where mremap refuses, in the machine ``config``, with and without the limits in question?
 
-    ValueError for options that contradict each other.
+    ValueError for options that contradict each other, and for limits of ``config`` itself: the answer compares with a
+    machine that has none.
     """
-    questions = [*_question_of(config), *questions]
+    if not config.limits.is_empty or config.fail:
+        raise ValueError("limits and failures to inject are questions, not a part of the machine")
     runner = _Runner(tuple(argv), stdin, patience or Patience(), on_progress)
-    base = replace(config, limits=NO_LIMITS, fail=())
     asked: list[tuple[str, Question | None, MachineConfig]] = []
     for question in (None, *questions):
         limits = NO_LIMITS if question is None else question.limits
-        asked += [(kernel, question, replace(base, kernel=kernel, limits=limits)) for kernel in kernels]
+        asked += [(kernel, question, replace(config, kernel=kernel, limits=limits)) for kernel in kernels]
     runner.run(machine for _, _, machine in asked)
     trials = [
         Trial(kernel, None if question is None else question.name, *runner.made(machine))
@@ -72,12 +73,6 @@ def check_mremap(
     found = findings(judged) + own
     _find_rescues(runner, found, configs, reference)
     return Report(tuple(argv), list(questions), reference, noise, judged, found)
-
-
-def _question_of(config: MachineConfig) -> list[Question]:
-    """``--limit`` and ``--fail`` as a question, if there are any."""
-    limits = replace(config.limits, fail=(*config.limits.fail, *config.fail))
-    return [] if limits.is_empty else [Question(limits.describe(), limits)]
 
 
 def _by_age() -> list[str]:

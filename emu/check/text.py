@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from emu.check.aftermath import Deed, Did
-from emu.check.finding import Finding, Where
-from emu.check.model import AreaState, Boundary, Call, FirstWrite, Footprint
+from emu.check.finding import Finding, OtherRefusal, Otherwise, Where, other_refusals, otherwise
+from emu.check.model import AreaState, Boundary, Call, FirstWrite, Footprint, Frame
 from emu.check.report import Report
 from emu.check.rescue import Rescue, Result, Way
 from emu.check.verdict import Judged, Noise, Odd, Trial, Verdict
@@ -70,6 +70,12 @@ def report_lines(report: Report) -> Iterator[Line]:
     for finding in report.findings:
         yield line()
         yield from _finding(report, finding)
+    for refusal in other_refusals(report.judged):
+        yield line()
+        yield from _other_refusal(report, refusal)
+    for one in otherwise(report.judged):
+        yield line()
+        yield from _otherwise(report, one)
     yield from _rest(report)
 
 
@@ -141,14 +147,16 @@ def _mremap_text(judged: Judged) -> str:
 
 
 def _what_happened(report: Report, judged: Judged) -> list[str]:
+    if judged.verdict is Verdict.UNKNOWN:
+        return judged.reasons
     if judged.trial is report.reference:
         return ["the reference"]
     if judged.verdict is Verdict.SAFE:
         return [f"as on {report.reference.kernel}"] if judged.trial.run.nr_calls else ["mremap is never called"]
-    if judged.verdict is Verdict.UNKNOWN:
-        return judged.reasons
     if judged.verdict is Verdict.COPES:
         return [f"{_odd_text(judged)}; it behaves as on {report.reference.kernel} all the same"]
+    if judged.trial.outcome.error is not None:
+        return [judged.trial.outcome.error]
     worst = min(judged.deeds, key=lambda deed: _SEVERITY.index(deed.did), default=None)
     return judged.reasons[:1] if worst is None else [_deed_text(worst)]
 
@@ -170,6 +178,11 @@ def _odd_text(judged: Judged) -> str:
         count = sum(one.odd is odd for one in judged.odd_calls)
         if count:
             parts.append(f"{count} {'call' if count == 1 else 'calls'} {text}")
+    if judged.refusals:
+        count = len(judged.refusals)
+        parts.append(f"{count} other memory {'call' if count == 1 else 'calls'} failed")
+    if not parts and judged.trial.outcome.injected:
+        parts.append("failures were made")
     return ", ".join(parts)
 
 
@@ -194,8 +207,9 @@ def _finding(report: Report, finding: Finding) -> Iterator[Line]:
     style = Style.DIM if finding.is_everywhere else Style.BAD
     yield line((finding.error, style), (f": mremap in {site}: {_reason(finding)}", Style.BOLD), hang=2)
     frames = call.chain.frames
-    if len(frames) > 1:
-        yield _labelled("stack", " <- ".join(frame.text for frame in frames))
+    stack = [frame.text for frame in frames if not _is_start(frame)]
+    if len(stack) > 1:
+        yield _labelled("stack", " <- ".join(stack))
     yield _labelled("call", (call.text, Style.PLACE))
     yield from _where_text(report, finding)
     yield from _areas(report, finding)
@@ -229,6 +243,46 @@ def _where_text(report: Report, finding: Finding) -> Iterator[Line]:
     for text in _trials_text(report, report.works_on(finding)):
         yield _labelled(label, text)
         label = ""
+
+
+def _other_refusal(report: Report, refusal: OtherRefusal) -> Iterator[Line]:
+    example = refusal.example
+    site = "an unknown place" if example.chain.site is None else example.chain.site.text
+    reason = example.reason or "refused"
+    yield line((example.error, Style.BAD), (f": {example.name} in {site}: {reason}", Style.BOLD), hang=2)
+    yield _labelled("call", (example.text, Style.PLACE))
+    yield from _fails_on(report, refusal.wheres)
+    yield from _outcomes(refusal.wheres)
+
+
+def _fails_on(report: Report, wheres: list[Judged]) -> Iterator[Line]:
+    label = "on"
+    for text in _trials_text(report, [judged.trial for judged in wheres]):
+        yield _labelled(label, text)
+        label = ""
+
+
+_ODD_TITLES = {
+    Odd.MOVED: "moved or stayed otherwise",
+    Odd.MISSING: "not called",
+    Odd.WORKS: "works here alone",
+}
+
+
+def _otherwise(report: Report, one: Otherwise) -> Iterator[Line]:
+    site = "an unknown place" if one.call.site is None else one.call.site.text
+    title = _ODD_TITLES[one.odd]
+    calls = "" if one.nr_calls == 1 else f" ({one.nr_calls} calls)"
+    yield line((title, Style.ODD), (f": mremap in {site}{calls}", Style.BOLD), hang=2)
+    kernel = report.reference.kernel
+    if one.odd is Odd.MISSING:
+        yield _labelled("call", (one.call.text, Style.PLACE), f" on {kernel}")
+    else:
+        yield _labelled("call", (one.call.text, Style.PLACE))
+        if one.partner is not None:
+            yield _labelled("", (one.partner.text, Style.PLACE), f" on {kernel}")
+    yield from _fails_on(report, one.wheres)
+    yield from _outcomes(one.wheres)
 
 
 def _trials_text(report: Report, trials: list[Trial]) -> Iterator[str]:
@@ -316,8 +370,14 @@ def _first_write_text(write: FirstWrite) -> str:
     insn = f": {frames[0].insn}" if frames and frames[0].insn else ""
     through = "" if not frames or site is frames[0] else f" through {frames[0].text}"
     index = write.chain.site_index
-    caller = f" <- {frames[index + 1].text}" if index is not None and index + 1 < len(frames) else ""
+    callers = [] if index is None else [frame for frame in frames[index + 1 :] if not _is_start(frame)]
+    caller = f" <- {callers[0].text}" if callers else ""
     return f"{name}: first write{at} in {where}{through}{insn}{caller}"
+
+
+def _is_start(frame: Frame) -> bool:
+    """What runs before main says nothing."""
+    return frame.function is not None and frame.function.lstrip("_").startswith(("start", "libc_start"))
 
 
 def _areas_of_reference(report: Report, finding: Finding) -> Iterator[Line]:
@@ -341,21 +401,27 @@ def _then(finding: Finding) -> Iterator[Line]:
     if not finding.deeds and after is not None and after.calls:
         nexts = ", ".join(call.text for call in after.calls[:3])
         yield _labelled(label, nexts + (", ..." if after.nr_calls > 3 else ""))
-    if finding.is_everywhere:
-        return
-    known: dict[str, list[str]] = {}
-    for where in finding.wheres:
-        deeds = where.judged.deeds or [Deed(Did.WENT_ON, "the program behaves as on the reference")]
+    if not finding.is_everywhere:
+        yield from _outcomes([where.judged for where in finding.wheres])
+
+
+def _outcomes(wheres: list[Judged]) -> Iterator[Line]:
+    """What became of the program, a line for each different thing."""
+    known: dict[Deed, list[str]] = {}
+    for judged in wheres:
+        if judged.trial.outcome.error is not None:
+            deeds = [Deed(Did.WENT_ON, judged.trial.outcome.error)]
+        else:
+            deeds = judged.deeds or [Deed(Did.WENT_ON, "the program behaves as on the reference")]
         for deed in deeds:
-            known.setdefault(f"{deed.did.value}\0{deed.evidence}", []).append(where.judged.trial.title)
+            known.setdefault(deed, []).append(judged.trial.title)
     label = "outcome"
-    for text, titles in known.items():
-        did, _, evidence = text.partition("\0")
-        deed = Deed(Did(did), evidence)
-        on = "" if len(titles) == len(finding.wheres) else f"  (on {', '.join(titles)})"
-        word = evidence if deed.did is Did.WENT_ON else f": {evidence}"
-        shown = "" if deed.did is Did.WENT_ON else did
-        yield _labelled(label, (shown, _deed_style(deed)), f"{word}{on}")
+    for deed, titles in known.items():
+        on = "" if len(titles) == len(wheres) else f"  (on {', '.join(titles)})"
+        if deed.did is Did.WENT_ON:
+            yield _labelled(label, f"{deed.evidence}{on}")
+        else:
+            yield _labelled(label, (deed.did.value, _deed_style(deed)), f": {deed.evidence}{on}")
         label = ""
 
 
@@ -410,13 +476,15 @@ def _rest(report: Report) -> Iterator[Line]:
 
 
 def _notes(report: Report) -> Iterator[Line]:
-    good = [site for site in report.sites if not site.findings]
+    good = report.unaffected_sites
     for site in good[:MAX_SITES]:
         place = "an unknown place" if site.frame is None else site.frame.text
         calls = "1 call" if site.nr_calls == 1 else f"{site.nr_calls} calls"
         yield line(("goes the same everywhere", Style.GOOD), f": {place}, {calls}", hang=2)
     if len(good) > MAX_SITES:
         yield line(f"and {len(good) - MAX_SITES} places more")
+    for spec in report.idle_failures:
+        yield line(("note", Style.DOUBT), f": {spec} made nothing fail: the program does not come to that", hang=2)
     if report.noise is Noise.OUTPUT:
         yield line(("note", Style.DOUBT), ": what the program prints or writes depends on random numbers; "
                    "only exit statuses and signals were compared", hang=2)  # fmt: skip

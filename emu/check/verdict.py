@@ -9,19 +9,23 @@ What "behaves" means: exit status, signal, standard output, standard error, the 
 runs of the reference that differ in their random numbers alone print different things, only the exit status and the
 signal count.
 
+With limits two more things count as otherwise: another memory call that fails, and a failure that was made on request.
+And since the limits are then all that differs, a program that ends differently breaks, whatever call it was.
+
 A run breaks even if it also met a system call that pagewalk does not implement: the reference met it too, or else the
 difference is real.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from emu.check.aftermath import Deed, Difference, differences, run_deeds
+from emu.check.aftermath import Deed, Did, Difference, differences, next_deeds, run_deeds
 from emu.check.align import Pairs, align
-from emu.check.model import Call, Run
+from emu.check.model import Call, Refusal, Run
 
 if TYPE_CHECKING:
     from emu.jobs import Outcome
@@ -83,6 +87,8 @@ class Judged:
     deeds: list[Deed]
     odd_calls: list[OddCall]
     pairs: Pairs = field(default_factory=dict)
+    refusals: list[Refusal] = field(default_factory=list)
+    """Other memory calls that failed here and not on the reference."""
 
     @property
     def failures(self) -> list[OddCall]:
@@ -109,10 +115,32 @@ def judge(trial: Trial, reference: Trial, noise: Noise) -> Judged:
     pairs = align(trial.run, reference.run)
     odd_calls = _odd_calls(trial.run, reference.run, pairs)
     found = differences(trial.outcome, reference.outcome)
-    deeds = run_deeds(trial.outcome, trial.run, reference.outcome, reference.run)
     has_calls = bool(trial.run.nr_calls or reference.run.nr_calls)
-    verdict, reasons = _decide(trial.outcome, reference.outcome, found, bool(odd_calls), noise, has_calls)
-    return Judged(trial, verdict, reasons, found, deeds if found or deeds else [], odd_calls, pairs)
+    refusals = _refusals(trial.run, reference.run)
+    went_otherwise = bool(odd_calls)
+    if trial.question is not None:
+        ends_differently = _status(trial.outcome) != _status(reference.outcome)
+        went_otherwise |= bool(refusals or trial.outcome.injected) or ends_differently
+    verdict, reasons = _decide(trial.outcome, reference.outcome, found, went_otherwise, noise, has_calls)
+    failed = [odd.call for odd in odd_calls if odd.call.failed and odd.odd is not Odd.MISSING]
+    deeds = run_deeds(trial.outcome, trial.run, reference.outcome, reference.run)
+    deeds += [deed for call in failed for deed in next_deeds(call) if deed.did is Did.LOST_DATA][:1]
+    return Judged(trial, verdict, reasons, found, deeds, odd_calls, pairs, refusals)
+
+
+def _status(outcome: Outcome) -> tuple[int | None, str | None]:
+    return outcome.exit_status, outcome.signal
+
+
+def _refusals(run: Run, reference: Run) -> list[Refusal]:
+    left = Counter(refusal.key for refusal in reference.refusals)
+    found = []
+    for refusal in run.refusals:
+        if left[refusal.key]:
+            left[refusal.key] -= 1
+        else:
+            found.append(refusal)
+    return found
 
 
 def _decide(
@@ -127,7 +155,7 @@ def _decide(
         return Verdict.UNKNOWN, [outcome.error]
     if reference.error is not None:
         return Verdict.UNKNOWN, [f"the reference run tells nothing: {reference.error}"]
-    same_status = (outcome.exit_status, outcome.signal) == (reference.exit_status, reference.signal)
+    same_status = _status(outcome) == _status(reference)
     counts_output = noise is Noise.NONE
     differs = not same_status or (bool(found) and counts_output)
     if noise is Noise.STATUS and found:

@@ -129,7 +129,7 @@ def _one_line(error: click.ClickException) -> str:
         message = message[0].lower() + message[1:]
     ctx = getattr(error, "ctx", None)
     if ctx is not None and ctx.command is not group:
-        return f"{message} (see pagewalk {ctx.info_name} --help)"
+        return f"{message} (see {ctx.command_path} --help)"
     return message
 
 

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -77,10 +78,11 @@ def check_mremap_command(
     from emu.check.run import check_mremap
     from emu.jobs import read_stdin
 
-    common = take_common(values)
+    asked = _question_of(values.pop("limit"), values.pop("fail"))
+    common = take_common(values | {"limit": (), "fail": ()})
     _refuse_shared(common.config)
     names = kernel_names(kernels)
-    questions = _questions(limits_file)
+    questions = asked + _questions(limits_file)
     patience = _patience(timeouts)
     try:
         with _progress(common.quiet) as on_progress:
@@ -111,6 +113,21 @@ def _refuse_shared(config: MachineConfig) -> None:
     if config.swap is not None and ":" in config.swap:
         raise click.UsageError("--swap FILE:SIZE: the runs cannot share one swap file; write --swap SIZE",
                                click.get_current_context())  # fmt: skip
+
+
+def _question_of(limit: tuple[str, ...], fail: tuple[str, ...]) -> list[Question]:
+    """``--limit`` and ``--fail``, which are one question together."""
+    from emu.limits import Question, limits_of, read_value
+
+    try:
+        limits = limits_of(limit)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--limit") from error
+    try:
+        limits = replace(limits, fail=(*limits.fail, *read_value("fail", list(fail))))
+    except ValueError as error:
+        raise click.BadParameter(str(error).removeprefix("fail: "), param_hint="--fail") from error
+    return [] if limits.is_empty else [Question(limits.describe(), limits)]
 
 
 def _questions(path: str | None) -> list[Question]:
