@@ -71,9 +71,9 @@ def next_deeds(call: Call) -> list[Deed]:
 def _destroyed(call: Call) -> Iterator[str]:
     for gone in call.destroyed:
         if gone.nr_pages_with_data:
-            pages = "page" if gone.nr_pages_with_data == 1 else "pages"
+            pages = "1 page" if gone.nr_pages_with_data == 1 else f"{gone.nr_pages_with_data} pages"
             where = f"{gone.start:#x}-{gone.end:#x}"
-            yield f"{gone.nr_pages_with_data} {pages} with data at {where} were unmapped before the call was refused"
+            yield f"{pages} with data at {where} had been unmapped before the call was refused"
 
 
 def _fallback_text(call: Call) -> str:

@@ -71,10 +71,16 @@ def _boundary(lower: Vma, locator: Locator, history: History) -> Boundary:
         lower=area_state(lower, locator),
         upper=area_state(upper, locator),
         reason=reason,
-        text=found.text.removeprefix("apart: "),
+        text=_text(lower, upper, reason, found.text.removeprefix("apart: ")),
         first_writes=[history.first_write(lower.vm_mm, number) for number in numbers] if reason == "anon_vma" else [],
         events=history.events_about(lower, upper, reason),
     )
+
+
+def _text(lower: Vma, upper: Vma, reason: str, text: str) -> str:
+    """A special area has flags that keep it apart from all others: which?"""
+    differing = lower.vm_flags ^ upper.vm_flags
+    return f"{text} ({', '.join(flag_names(differing))})" if reason == "special" and differing else text
 
 
 def _areas(mm: MmStruct, start: int, end: int) -> Iterator[Vma]:

@@ -78,6 +78,13 @@ class _Event:
     def overlaps(self, vma: Vma) -> bool:
         return any(start < vma.vm_end and vma.vm_start < end for start, end in self.ranges)
 
+    def settles(self, vma: Vma, differing: int) -> bool:
+        """Does nothing count any more that came before, because the area was new then or got all its flags?"""
+        if self.spec.name in _PLACING:
+            return True
+        covers = any(start <= vma.vm_start and vma.vm_end <= end for start, end in self.ranges)
+        return covers and bool(differing) and not differing & ~_CHANGES[self.spec.name]
+
     def has_edge(self, address: int) -> bool:
         return any(address in bounds for bounds in self.ranges)
 
@@ -191,8 +198,8 @@ class History:
                 if event.overlaps(side) and _matters(event, lower.vm_end, reason, differing):
                     chosen[event.nr] = event
                     nr_chosen += 1
-                    if nr_chosen == _MAX_TOLD // 2 or event.spec.name in _PLACING:
-                        break  # what was there before is gone
+                    if nr_chosen == _MAX_TOLD // 2 or event.settles(side, differing):
+                        break
         return [self._told(chosen[nr], lower.vm_mm) for nr in sorted(chosen)]
 
     def _told(self, event: _Event, mm: MmStruct) -> MemoryEvent:
@@ -214,6 +221,6 @@ def _matters(event: _Event, boundary: int, reason: str, differing: int) -> bool:
         return False
     if event.has_edge(boundary) or name in _PLACING:
         return True
-    if reason == "flags":
+    if reason in ("flags", "special"):
         return bool(_CHANGES[name] & differing)
     return reason == "anon_name" and name == "prctl"

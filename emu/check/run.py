@@ -45,12 +45,13 @@ def check_mremap(
     questions: Sequence[Question] = (),
     stdin: bytes | None = None,
     patience: Patience | None = None,
+    ways: Sequence[Way] = tuple(Way),
     on_progress: Progress | None = None,
 ) -> Report:
     """Would ``argv`` break where mremap refuses, in the machine ``config``, with and without the limits in question?
 
     ValueError for options that contradict each other, and for limits of ``config`` itself: the answer compares with a
-    machine that has none.
+    machine that has none.  ``ways`` are tried for every call that fails (rescue.py).
     """
     if not config.limits.is_empty or config.fail:
         raise ValueError("limits and failures to inject are questions, not a part of the machine")
@@ -71,7 +72,7 @@ def check_mremap(
     reference_judged = next(one for one in judged if one.trial is reference)
     own = own_failures([one for one in judged if one.trial.question is None], reference_judged)
     found = findings(judged) + own
-    _find_rescues(runner, found, configs, reference)
+    _find_rescues(runner, found, configs, reference, ways)
     return Report(tuple(argv), list(questions), reference, noise, judged, found)
 
 
@@ -133,7 +134,11 @@ def _noise(runner: _Runner, machine: MachineConfig, reference: Trial, trials: li
 
 
 def _find_rescues(
-    runner: _Runner, found: list[Finding], configs: dict[str, MachineConfig], reference: Trial
+    runner: _Runner,
+    found: list[Finding],
+    configs: dict[str, MachineConfig],
+    reference: Trial,
+    ways: Sequence[Way],
 ) -> None:
     """Fill in what every way does for the first call of every finding, in every run where it was made."""
     wheres = [where for finding in found if not finding.is_injected for where in finding.wheres]
@@ -141,7 +146,7 @@ def _find_rescues(
     for where in wheres:
         title = where.judged.trial.title
         if title not in tries:
-            tries[title] = {way: _changed_or_why(configs[title], way) for way in Way}
+            tries[title] = {way: _changed_or_why(configs[title], way) for way in ways}
     runner.run(machine for ways in tries.values() for machine in ways.values() if not isinstance(machine, str))
     for where in wheres:
         title = where.judged.trial.title

@@ -438,13 +438,13 @@ def _rescues(finding: Finding) -> Iterator[Line]:
         return
     label = "saved by"
     width = max(len(way.title) for way in Way)
-    for index, way in enumerate(Way):
+    for way in Way:
         answers: dict[str, list[str]] = {}
         saves: dict[str, bool] = {}
         for where in finding.wheres:
-            if not where.rescues:
+            rescue = next((rescue for rescue in where.rescues if rescue.way is way), None)
+            if rescue is None:
                 continue
-            rescue = where.rescues[index]
             text = _rescue_text(rescue, finding, where)
             answers.setdefault(text, []).append(where.judged.trial.title)
             saves[text] = rescue.result is Result.WORKS
@@ -457,9 +457,8 @@ def _rescues(finding: Finding) -> Iterator[Line]:
 
 def _rescue_text(rescue: Rescue, finding: Finding, where: Where) -> str:
     """A way that is the kernel's own has failed, as the call has; said so only where that is all there is to say."""
-    if rescue.result is not Result.SAME_RULES or all(
-        one.rescues[list(Way).index(rescue.way)].result is Result.SAME_RULES for one in finding.wheres if one.rescues
-    ):
+    results = {one.result for other in finding.wheres for one in other.rescues if one.way is rescue.way}
+    if rescue.result is not Result.SAME_RULES or results == {Result.SAME_RULES}:
         return rescue.text
     call = where.calls[0]
     return Rescue(rescue.way, Result.FAILS, call.error, call.reason).text

@@ -52,6 +52,7 @@ def command() -> None:
               help="Ask every question of this limits file: each [table] is one machine to try.")  # fmt: skip
 @click.option("--timeout", "timeouts", multiple=True, metavar="[virtual:|wall:]SECONDS",
               help="Give a run up after so long, by the program's own clock or the wall's.  Repeatable.")  # fmt: skip
+@click.option("--no-rescue", is_flag=True, help="Do not look for what would have saved a call: fewer runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema: emu/check/schema/check-1.json).")
 @machine_options
 @program_argument
@@ -60,6 +61,7 @@ def check_mremap_command(
     kernels: str | None,
     limits_file: str | None,
     timeouts: tuple[str, ...],
+    no_rescue: bool,
     as_json: bool,
     **values: Any,
 ) -> int:
@@ -75,6 +77,7 @@ def check_mremap_command(
     pagewalk check mremap --limits limits.toml -- ./prog
     pagewalk check mremap --fail mremap:ENOMEM@every -- ./prog
     """
+    from emu.check.rescue import Way
     from emu.check.run import check_mremap
     from emu.jobs import read_stdin
 
@@ -93,6 +96,7 @@ def check_mremap_command(
                 questions=questions,
                 stdin=read_stdin(),
                 patience=patience,
+                ways=() if no_rescue else tuple(Way),
                 on_progress=on_progress,
             )
     except ValueError as error:
