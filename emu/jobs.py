@@ -108,7 +108,7 @@ def run_jobs(jobs: Sequence[Job], on_done: Callable[[int], None] | None = None) 
     """
     import emu.machine  # noqa: F401 - loaded once, before the first fork
 
-    _check_apart(jobs)
+    check_apart(jobs)
     outcomes: list[Outcome | None] = [None] * len(jobs)
     waiting = list(range(len(jobs)))
     nr_done = 0
@@ -140,7 +140,7 @@ def run_jobs(jobs: Sequence[Job], on_done: Callable[[int], None] | None = None) 
     return [outcome for outcome in outcomes if outcome is not None]
 
 
-def _check_apart(jobs: Sequence[Job]) -> None:
+def check_apart(jobs: Sequence[Job]) -> None:
     """Runs at the same time must not share what they write."""
     if len(jobs) < 2:
         return
