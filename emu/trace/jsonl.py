@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 class JsonLinesSink:
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -15,9 +18,7 @@ class JsonLinesSink:
         self.write(record)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        self._stream.write(
-            json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
-        )
+        self._stream.write(_encode(record).encode("utf-8", "replace") + b"\n")
 
     def end(self, record: Mapping[str, Any]) -> None:
         self.write(record)
