@@ -10,10 +10,42 @@ from emu.check.aftermath import as_json as deeds_json
 from emu.check.align import site_key
 from emu.check.finding import Finding, Site, Where, sites
 from emu.check.model import After, AreaState, Boundary, Call, Chain, FirstWrite, Footprint, Frame, MemoryEvent, TaskEnd
-from emu.check.verdict import Judged, Noise, OddCall, Trial, overall
+from emu.check.verdict import Judged, Noise, OddCall, Trial, Verdict, overall
 from emu.limits import Question
+from emu.sweep import Coping, SweepRow, summary
 
 SCHEMA_VERSION = 1
+
+
+_UNTOLD = (Coping.DID_NOT_END, Coping.PAGEWALK_ERROR)
+
+
+@dataclass
+class Sweep:
+    """A failure at each mremap of the reference in turn."""
+
+    reference: Trial
+    rows: list[SweepRow]
+
+    @property
+    def verdict(self) -> Verdict:
+        """A program that notices the failure copes with it, by other means or by giving up."""
+        if any(not row.copes and row.coping not in (*_UNTOLD, Coping.NOT_REACHED) for row in self.rows):
+            return Verdict.BREAKS
+        return Verdict.UNKNOWN if any(row.coping in _UNTOLD for row in self.rows) else Verdict.SAFE
+
+    def site_of(self, row: SweepRow) -> Frame | None:
+        """Where the call was made that failed; the first calls of a run are known only."""
+        calls = self.reference.run.calls
+        return calls[row.call - 1].site if row.call <= len(calls) else None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "kernel": self.reference.kernel,
+            "verdict": self.verdict.value,
+            "summary": summary(self.rows),
+            "rows": [row.as_json() | {"site": _frame(self.site_of(row))} for row in self.rows],
+        }
 
 
 @dataclass
@@ -27,11 +59,13 @@ class Report:
     judged: list[Judged]
     findings: list[Finding] = field(default_factory=list)
     """Those that fail everywhere alike come last."""
+    sweep: Sweep | None = None
 
     @property
     def verdict(self) -> str:
         """``safe``, ``breaks`` or ``unknown``."""
-        return overall([judged.verdict for judged in self.judged]).value
+        verdicts = [judged.verdict for judged in self.judged]
+        return overall(verdicts if self.sweep is None else [*verdicts, self.sweep.verdict]).value
 
     @property
     def exit_status(self) -> int:
@@ -71,6 +105,7 @@ class Report:
                 for site in self.sites
             ],
             "findings": [self._finding(finding) for finding in self.findings],
+            "sweep": None if self.sweep is None else self.sweep.as_json(),
         }
 
     def works_on(self, finding: Finding) -> list[Trial]:

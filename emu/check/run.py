@@ -2,7 +2,8 @@
 
 First the program under every kernel, with and without the limits in question.  Then, if anything differs, the
 reference kernel once more with other random numbers, and every run in which a call failed under the rules that might
-have saved it.  Runs by equal rules are made once.
+have saved it.  Runs by equal rules are made once.  At last, if it is asked for, a failure at each mremap of the
+reference in turn (emu/sweep.py).
 """
 
 from __future__ import annotations
@@ -15,18 +16,21 @@ from emu.check.align import align
 from emu.check.finding import Finding, findings, own_failures
 from emu.check.model import Run
 from emu.check.record import COLLECTOR
-from emu.check.report import Report
+from emu.check.report import Report, Sweep
 from emu.check.rescue import Rescue, Result, Way, changed, rules_key
 from emu.check.rescue import judge as judge_rescue
 from emu.check.verdict import Judged, Noise, Trial, choose_reference, judge, noise_between
 from emu.jobs import Job, Outcome, run_jobs
 from emu.limits import NO_LIMITS, Question
+from emu.sweep import sweep_jobs, sweep_timeout_ns, tabulate
 
 if TYPE_CHECKING:
     from emu.machine import MachineConfig
 
 Progress = Callable[[int, int], None]
 """Runs made so far, runs to make so far as is known."""
+MakeRuns = Callable[[Sequence[Job], Callable[[int], None]], list[Outcome]]
+"""``run_jobs``, or the same on a cluster."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +50,19 @@ def check_mremap(
     stdin: bytes | None = None,
     patience: Patience | None = None,
     ways: Sequence[Way] = tuple(Way),
+    sweep_errors: Sequence[str] = (),
+    make_runs: MakeRuns = run_jobs,
     on_progress: Progress | None = None,
 ) -> Report:
     """Would ``argv`` break where mremap refuses, in the machine ``config``, with and without the limits in question?
 
     ValueError for options that contradict each other, and for limits of ``config`` itself: the answer compares with a
-    machine that has none.  ``ways`` are tried for every call that fails (rescue.py).
+    machine that has none.  ``ways`` are tried for every call that fails (rescue.py),
+    ``sweep_errors`` at every call of the reference.
     """
     if not config.limits.is_empty or config.fail:
         raise ValueError("limits and failures to inject are questions, not a part of the machine")
-    runner = _Runner(tuple(argv), stdin, patience or Patience(), on_progress)
+    runner = _Runner(tuple(argv), stdin, patience or Patience(), make_runs, on_progress)
     asked: list[tuple[str, Question | None, MachineConfig]] = []
     for question in (None, *questions):
         limits = NO_LIMITS if question is None else question.limits
@@ -73,7 +80,8 @@ def check_mremap(
     own = own_failures([one for one in judged if one.trial.question is None], reference_judged)
     found = findings(judged) + own
     _find_rescues(runner, found, configs, reference, ways)
-    return Report(tuple(argv), list(questions), reference, noise, judged, found)
+    sweep = runner.sweep(configs[reference.title], reference, sweep_errors)
+    return Report(tuple(argv), list(questions), reference, noise, judged, found, sweep)
 
 
 def _by_age() -> list[str]:
@@ -86,28 +94,62 @@ class _Runner:
     """Makes runs in parallel, each machine's once."""
 
     def __init__(
-        self, argv: tuple[str, ...], stdin: bytes | None, patience: Patience, on_progress: Progress | None
+        self,
+        argv: tuple[str, ...],
+        stdin: bytes | None,
+        patience: Patience,
+        make_runs: MakeRuns,
+        on_progress: Progress | None,
     ) -> None:
         self._argv = argv
         self._stdin = stdin
         self._patience = patience
+        self._make_runs = make_runs
         self._on_progress = on_progress
+        self._nr_done = 0
         self._made: dict[Any, tuple[Outcome, Run]] = {}
 
     def run(self, machines: Iterable[MachineConfig]) -> None:
         """Make the runs of those machines that were not made before."""
         wanted = {rules_key(machine): machine for machine in machines}
         new = [(key, machine) for key, machine in wanted.items() if key not in self._made]
-        nr_before, total = len(self._made), len(self._made) + len(new)
-
-        def on_done(nr_done: int) -> None:
-            if self._on_progress is not None:
-                self._on_progress(nr_before + nr_done, total)
-
-        outcomes = run_jobs([self._job(machine) for _, machine in new], on_done)
+        outcomes = self._make([self._job(machine) for _, machine in new])
         for (key, _), outcome in zip(new, outcomes, strict=True):
             data = outcome.collected.get(COLLECTOR)
             self._made[key] = outcome, Run() if data is None else Run.from_json(data)
+
+    def sweep(self, machine: MachineConfig, reference: Trial, errors: Sequence[str]) -> Sweep | None:
+        """Each mremap of the reference fails in turn, with each of ``errors``; None if there are none."""
+        if not errors or reference.outcome.error is not None:
+            return None
+        virtual_ns = self._patience.virtual_ns
+        jobs = [
+            job
+            for error in errors
+            for job in sweep_jobs(
+                machine,
+                self._argv,
+                reference.run.nr_calls,
+                error,
+                stdin=self._stdin,
+                virtual_timeout_ns=sweep_timeout_ns(reference.outcome) if virtual_ns is None else virtual_ns,
+                wall_timeout_s=self._patience.wall_s,
+            )
+        ]
+        return Sweep(reference, tabulate(reference.outcome, self._make(jobs)))
+
+    def _make(self, jobs: Sequence[Job]) -> list[Outcome]:
+        if not jobs:
+            return []
+        nr_before = self._nr_done
+
+        def on_done(nr_done: int) -> None:
+            if self._on_progress is not None:
+                self._on_progress(nr_before + nr_done, nr_before + len(jobs))
+
+        outcomes = self._make_runs(jobs, on_done)
+        self._nr_done += len(jobs)
+        return outcomes
 
     def made(self, machine: MachineConfig) -> tuple[Outcome, Run]:
         return self._made[rules_key(machine)]

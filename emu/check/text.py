@@ -14,9 +14,10 @@ from enum import Enum
 from emu.check.aftermath import Deed, Did
 from emu.check.finding import Finding, OtherRefusal, Otherwise, Where, other_refusals, otherwise
 from emu.check.model import AreaState, Boundary, Call, FirstWrite, Footprint, Frame
-from emu.check.report import Report
+from emu.check.report import Report, Sweep
 from emu.check.rescue import Rescue, Result, Way
 from emu.check.verdict import Judged, Noise, Odd, Trial, Verdict
+from emu.sweep import Coping, SweepRow, summary
 
 _LABEL = 8
 """Columns of the words before the colon of a block."""
@@ -76,6 +77,9 @@ def report_lines(report: Report) -> Iterator[Line]:
     for one in otherwise(report.judged):
         yield line()
         yield from _otherwise(report, one)
+    if report.sweep is not None:
+        yield line()
+        yield from _sweep(report.sweep)
     yield from _rest(report)
 
 
@@ -94,6 +98,8 @@ def _summary(report: Report) -> str:
         return "the program never calls mremap"
     runs = report.judged
     what = "kernels" if not report.questions else "runs"
+    if len(runs) == 1:
+        what = what.removesuffix("s")
     counts = [
         f"{text} {count} of {len(runs)} {what}"
         for verdict, text in (
@@ -103,9 +109,20 @@ def _summary(report: Report) -> str:
         )
         if (count := sum(judged.verdict is verdict for judged in runs))
     ]
-    if not counts:
-        return f"every mremap goes the same way on all {len(runs)} {what}, and so does the program"
-    return ", ".join(counts) + f"; compared with {report.reference.kernel}"
+    if counts:
+        text = ", ".join(counts) + f"; compared with {report.reference.kernel}"
+    elif len(runs) == 1:
+        text = f"runs on {report.reference.kernel} alone, so there is nothing to compare with"
+    else:
+        text = f"every mremap goes the same way on all {len(runs)} {what}, and so does the program"
+    return text if report.sweep is None else f"{text}; {_sweep_text(report.sweep)}"
+
+
+def _sweep_text(sweep: Sweep) -> str:
+    bad = len([row for row in sweep.rows if not row.copes])
+    if not bad:
+        return f"it copes with each of {len(sweep.rows)} failures"
+    return f"it does not cope with {bad} of {len(sweep.rows)} failures"
 
 
 def _table(report: Report, question: str | None) -> Iterator[Line]:
@@ -462,6 +479,49 @@ def _rescue_text(rescue: Rescue, finding: Finding, where: Where) -> str:
         return rescue.text
     call = where.calls[0]
     return Rescue(rescue.way, Result.FAILS, call.error, call.reason).text
+
+
+# ---- a failure at each call in turn ---------------------------------------------------------------------------------
+
+
+def _sweep(sweep: Sweep) -> Iterator[Line]:
+    """The table: calls of one place that end alike are one line."""
+    yield line((f"each mremap made to fail in turn, on {sweep.reference.kernel}", Style.BOLD))
+    rows: list[tuple[str, str, str, SweepRow]] = []
+    groups: list[list[SweepRow]] = []
+    for row in sweep.rows:
+        last = groups[-1][-1] if groups else None
+        if last is not None and _is_alike(sweep, last, row):
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    for group in groups:
+        first, last = group[0], group[-1]
+        site = sweep.site_of(first)
+        number = str(first.call) if len(group) == 1 else f"{first.call}-{last.call}"
+        rows.append((number, first.error, "?" if site is None else site.text, first))
+    head = ("call", "error", "place")
+    widths = [max(len(row[i]) for row in [head, *[row[:3] for row in rows]]) for i in range(3)]
+    titles = "  ".join(f"{cell:<{width}}" for cell, width in zip(head, widths, strict=True))
+    yield line((f"{titles}  outcome", Style.DIM))
+    hang = sum(widths) + 6
+    for *cells, row in rows:
+        start = "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True))
+        detail = f": {row.detail}" if row.detail else ""
+        signal = f" {row.signal}" if row.signal is not None else ""
+        yield line(f"{start}  ", (row.coping.value + signal, _coping_style(row)), detail, hang=hang)
+    counts = ", ".join(f"{count} {what}" for what, count in summary(sweep.rows).items())
+    yield line(counts or "the program never calls mremap", hang=2)
+
+
+def _is_alike(sweep: Sweep, one: SweepRow, other: SweepRow) -> bool:
+    return (one.error, one.text, sweep.site_of(one)) == (other.error, other.text, sweep.site_of(other))
+
+
+def _coping_style(row: SweepRow) -> Style:
+    if row.copes:
+        return Style.GOOD if row.coping is Coping.SAME_OUTPUT else Style.ODD
+    return Style.BAD if row.coping in (Coping.CRASHED, Coping.DIFFERENT_OUTPUT, Coping.DIFFERENT_FILES) else Style.DOUBT
 
 
 # ---- the rest -------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,8 @@ from emu.cli.status import CommandError, Status
 
 if TYPE_CHECKING:
     from emu.check.report import Report
-    from emu.check.run import Patience
+    from emu.check.run import MakeRuns, Patience
+    from emu.jobs import Job, Outcome
     from emu.limits import Question
     from emu.machine import MachineConfig
 
@@ -46,12 +47,20 @@ def command() -> None:
     """
 
 
-@command.command("mremap", cls=GuestCommand, epilog=_LEGEND)
+class _CheckCommand(GuestCommand):
+    OPTIONAL_VALUE = (*GuestCommand.OPTIONAL_VALUE, "--sweep")
+
+
+@command.command("mremap", cls=_CheckCommand, epilog=_LEGEND)
 @click.option("--kernels", metavar="A,B,...", help="Only these kernels.  [default: all eight]")
 @click.option("--limits", "limits_file", metavar="FILE.toml",
               help="Ask every question of this limits file: each [table] is one machine to try.")  # fmt: skip
 @click.option("--timeout", "timeouts", multiple=True, metavar="[virtual:|wall:]SECONDS",
               help="Give a run up after so long, by the program's own clock or the wall's.  Repeatable.")  # fmt: skip
+@click.option("--sweep", metavar="[=ERRNO,...]",
+              help="Make each mremap fail in turn, with each of these errors, and tabulate what becomes of the "
+              "program.  [default: EFAULT,ENOMEM]")  # fmt: skip
+@click.option("--dask", metavar="ADDRESS", help="Make the runs on the Dask cluster whose scheduler is at ADDRESS.")
 @click.option("--no-rescue", is_flag=True, help="Do not look for what would have saved a call: fewer runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema: emu/check/schema/check-1.json).")
 @machine_options
@@ -61,6 +70,8 @@ def check_mremap_command(
     kernels: str | None,
     limits_file: str | None,
     timeouts: tuple[str, ...],
+    sweep: str | None,
+    dask: str | None,
     no_rescue: bool,
     as_json: bool,
     **values: Any,
@@ -76,6 +87,7 @@ def check_mremap_command(
     pagewalk check mremap -- ./prog
     pagewalk check mremap --limits limits.toml -- ./prog
     pagewalk check mremap --fail mremap:ENOMEM@every -- ./prog
+    pagewalk check mremap --sweep -- ./prog
     """
     from emu.check.rescue import Way
     from emu.check.run import check_mremap
@@ -87,6 +99,8 @@ def check_mremap_command(
     names = kernel_names(kernels)
     questions = asked + _questions(limits_file)
     patience = _patience(timeouts)
+    errors = _errors(sweep)
+    make_runs = _make_runs(dask)
     try:
         with _progress(common.quiet) as on_progress:
             report = check_mremap(
@@ -97,6 +111,8 @@ def check_mremap_command(
                 stdin=read_stdin(),
                 patience=patience,
                 ways=() if no_rescue else tuple(Way),
+                sweep_errors=errors,
+                make_runs=make_runs,
                 on_progress=on_progress,
             )
     except ValueError as error:
@@ -163,6 +179,38 @@ def _patience(texts: tuple[str, ...]) -> Patience:
         given[match[1] or "virtual"] = float(match[2])
     virtual, wall = given.get("virtual"), given.get("wall")
     return Patience(None if virtual is None else round(virtual * 1e9), wall)
+
+
+_SWEEP_ERRORS = ("EFAULT", "ENOMEM")
+"""What a real kernel most often answers."""
+
+
+def _errors(text: str | None) -> list[str]:
+    from kernel.abi.errno import Errno
+
+    if text is None:
+        return []
+    names = list(dict.fromkeys(name for name in text.split(",") if name)) or list(_SWEEP_ERRORS)
+    for name in names:
+        if name not in Errno.__members__:
+            raise click.BadParameter(f"{name!r} is no error, as EFAULT and ENOMEM are", param_hint="--sweep")
+    return names
+
+
+def _make_runs(address: str | None) -> MakeRuns:
+    from emu.jobs import run_jobs
+
+    if address is None:
+        return run_jobs
+    from emu.dask_jobs import ClusterError, run_jobs_dask
+
+    def make(jobs: Sequence[Job], on_done: Callable[[int], None]) -> list[Outcome]:
+        try:
+            return run_jobs_dask(jobs, address, on_done)
+        except ClusterError as error:
+            raise CommandError(f"--dask: {error}") from error
+
+    return make
 
 
 @contextmanager

@@ -64,7 +64,7 @@ class GuestCommand(click.Command):
     ``--stats`` and ``--check`` take a value only after ``=``, so that ``--stats PROG`` is not a file called PROG.
     """
 
-    OPTIONAL_VALUE = ("--stats", "--check")
+    OPTIONAL_VALUE: tuple[str, ...] = ("--stats", "--check")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("context_settings", {}).update(allow_interspersed_args=False, max_content_width=110)

@@ -1,4 +1,4 @@
-"""What is recorded inside a run: the call, whom to ask, what lay under its range, what made a boundary, what came after."""
+"""What is recorded inside a run: the call, whom to ask, what lay under its range, what made a boundary, what came next."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ VMSCRIPT = "images/vmscript"
 
 def record(*argv: str | Path, kernel: str = NEVER_SHARED, fail: tuple[str, ...] = (), cwd: Path | None = None) -> Run:
     """One run, and through JSON, as it comes out of a process of its own."""
-    config = MachineConfig(kernel=kernel, fail=fail, env={"PATH": "/usr/bin:/bin"}, cwd=None if cwd is None else str(cwd))
+    config = MachineConfig(
+        kernel=kernel, fail=fail, env={"PATH": "/usr/bin:/bin"}, cwd=None if cwd is None else str(cwd)
+    )
     machine = Machine(config)
     collector = MremapCollector(machine)
     try:
