@@ -20,21 +20,36 @@ class Mremap(NamedTuple):
     error: str | None
 
 
-def native_mremaps(argv: Iterable[str], logs: Path, cwd: Path = ROOT, stdin: str = "") -> tuple[Result, list[Mremap]]:
-    """A run on the host's kernel and its mremap calls, those of its children included."""
+def native_mremaps(
+    argv: Iterable[str],
+    logs: Path,
+    options: Iterable[str] = (),
+    *,
+    cwd: Path = ROOT,
+    stdin: str = "",
+    env: dict[str, str] | None = None,
+) -> tuple[Result, list[Mremap]]:
+    """A run on the host's kernel under strace, which gets ``options``; its mremap calls, and those of its children."""
     require(["strace"])
     log = logs / "native.strace"
-    result = native(["strace", "-f", "-e", "trace=mremap", "-o", str(log), "--", *argv], stdin, cwd=cwd)
+    command = ["strace", "-f", "-e", "trace=mremap", *options, "-o", str(log), "--", *argv]
+    result = native(command, stdin, env, cwd)
     return result, _mremaps(log)
 
 
 def guest_mremaps(
-    argv: Iterable[str], logs: Path, options: Iterable[str] = (), cwd: Path = ROOT, stdin: str = ""
+    argv: Iterable[str],
+    logs: Path,
+    options: Iterable[str] = (),
+    *,
+    cwd: Path = ROOT,
+    stdin: str = "",
+    env: dict[str, str] | None = None,
 ) -> tuple[Result, list[Mremap]]:
-    """The same under pagewalk."""
+    """The same under pagewalk, with ``options`` of its own."""
     log = logs / "guest.strace"
     trace = ("-q", "-e", "syscalls", "--syscall", "mremap", "-o", str(log), *options)
-    return pagewalk(argv, trace, stdin, cwd=cwd, verb="trace"), _mremaps(log)
+    return pagewalk(argv, trace, stdin, env, cwd, verb="trace"), _mremaps(log)
 
 
 def _mremaps(log: Path) -> list[Mremap]:
