@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from kernel.abi.errno import Errno, KernelError
 from kernel.mm.exit import mmput
+from kernel.mm.fault import MAJOR, touch
 from kernel.mm.fork import dup_mm, new_mm
 from kernel.mm.mlock import do_mlock
 from kernel.mm.mmap import MmapRequest, arch_pick_mmap_layout, vm_mmap
@@ -21,7 +22,7 @@ from kernel.mm.mprotect import do_mprotect
 from kernel.mm.mremap import MremapRequest, do_mremap
 from kernel.mm.munmap import do_munmap
 from kernel.mm.rmap.check import check_all
-from kernel.mm.types import PAGE_SHIFT, PAGE_SIZE, VM_LOCKED, MmStruct
+from kernel.mm.types import PAGE_SHIFT, PAGE_SIZE, VM_LOCKED, VM_MAYSHARE, MmStruct
 from kernel.mm.what_if import WhatIf
 from tests.kernel.swapfakes import PROFILES, make_swap_kernel, peek, poke
 
@@ -410,6 +411,7 @@ _flags = st.sampled_from([0, MAYMOVE, MAYMOVE, MAYMOVE, MAYMOVE | FIXED])
 _steps = st.lists(
     st.one_of(
         st.tuples(st.just("map"), _pages, _lengths, st.sampled_from([R, RW, RW])),
+        st.tuples(st.just("map shared"), _pages, _lengths, st.sampled_from([R, RW, RW])),
         st.tuples(st.just("protect"), _pages, _lengths, st.sampled_from([R, RW])),
         st.tuples(st.just("unmap"), _pages, _lengths),
         st.tuples(st.just("lock"), _pages, _lengths),
@@ -433,21 +435,26 @@ class Model:
         self.memory: dict[int, int] = {}
         """Page -> word, of everything that is mapped."""
         self.last = (0, 1)
+        self.children: list[tuple[MmStruct, dict[int, int]]] = []
+        """Forked address spaces, which nobody touches, and what they hold."""
 
-    def observed(self) -> dict[int, int]:
-        mm = self.guest.mm
+    def observed(self, mm: MmStruct | None = None) -> dict[int, int]:
+        mm = mm or self.guest.mm
         pages = [p for vma in mm.areas for p in range(vma.vm_start, vma.vm_end, PAGE_SIZE)]
-        return {(p - BASE) >> PAGE_SHIFT: peek(mm, p) for p in pages}
+        # Beyond the end of a shared object, where a mapping may grow to, there is nothing (SIGBUS).
+        return {(p - BASE) >> PAGE_SHIFT: peek(mm, p) if touch(mm, p) <= MAJOR else 0 for p in pages}
 
     def step(self, kind: str, *args: int) -> None:
         guest = self.guest
-        if kind == "map":
+        if kind in ("map", "map shared"):
             page, nr_pages, prot = args
-            guest.map(page, nr_pages)
+            guest.map(page, nr_pages, flags=MAP_PRIVATE if kind == "map" else MAP_SHARED)
             guest.fill(page, nr_pages)
             guest.protect(page, nr_pages, prot)
         elif kind == "fork":
-            guest.kernel.mms.append(dup_mm(guest.mm))
+            child = dup_mm(guest.mm)
+            guest.kernel.mms.append(child)
+            self.children.append((child, dict(self.memory)))
         elif kind == "unmap":
             do_munmap(guest.mm, at(args[0]), args[1] << PAGE_SHIFT)
         elif kind in ("protect", "lock"):
@@ -467,10 +474,19 @@ class Model:
         self.memory = self.observed()
         guest.check()
 
+    def finish(self) -> None:
+        for child, memory in self.children:
+            assert self.observed(child) == memory
+
+    def is_private(self, page: int) -> bool:
+        vma = self.guest.mm.areas.find_exact(at(page))
+        return vma is not None and not vma.vm_flags & VM_MAYSHARE
+
     def remap(self, page: int, old: int, new: int, flags: int, to: int) -> None:
         guest, what_if = self.guest, self.guest.kernel.what_if
         before = self.memory
         fixed = bool(flags & FIXED)
+        is_private, grows_private = self.is_private(page), self.is_private(page + old - 1)
         try:
             there = guest.remap(page, old, new, flags, to + 100 if fixed else 0)
         except KernelError as error:
@@ -483,15 +499,17 @@ class Model:
             assert all(after.get(p) == word for p, word in before.items() if p not in lost)
             return
         self.last = there, new
+        after = self.observed()
         expected = dict(before)
         for p in [*range(page, page + old), *(range(there, there + new) if there != page else ())]:
             expected.pop(p, None)
         for i in range(new):
             if i >= old:
-                expected[there + i] = 0
+                # Shared memory shows more of its object.
+                expected[there + i] = 0 if grows_private else after[there + i]
             elif page + i in before:
                 expected[there + i] = before[page + i]
-        assert self.observed() == expected
+        assert after == expected
         has_hole = any(page + i not in before for i in range(min(old, new)))
         if what_if.never_grow_in_place and new > old:
             assert there != page
@@ -499,7 +517,7 @@ class Model:
             assert there != page
         if not flags & MAYMOVE:
             assert there == page
-        if what_if.no_move_after_fork and guest.mm.has_forked:
+        if what_if.no_move_after_fork and guest.mm.has_forked and is_private:
             assert there == page
 
 
@@ -510,6 +528,7 @@ def test_memory_is_what_mremap_promises(profile: str, what_if: WhatIf, steps: li
     model = Model(profile, what_if)
     for step in steps:
         model.step(*step)
+    model.finish()
 
 
 @pytest.mark.proof
@@ -522,6 +541,7 @@ def test_memory_is_what_mremap_promises_for_long(
     model = Model(profile, what_if)
     for step in steps:
         model.step(*step)
+    model.finish()
 
 
 def test_nothing_is_asked_of_an_ordinary_kernel() -> None:
