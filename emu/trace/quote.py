@@ -86,16 +86,17 @@ def _split(enum: type[IntFlag], value: int) -> tuple[list[str], int]:
     return [name for _, _, name in sorted(found)], value
 
 
+_MAP_HUGE_SHIFT = 26
+
+
 @lru_cache(maxsize=4096)
 def flags_text(enum: type[IntFlag], value: int) -> str:
     """``A|B|0x40``; ``0x40 /* A_??? */`` when no bit is known; zero is ``0`` or has a name."""
     names = enum.__members__
     if "O_CREAT" in names:
         return _number_and_flags(enum, value, 3, ("O_RDONLY", "O_WRONLY", "O_RDWR", "O_ACCMODE"))
-    if "MAP_ANONYMOUS" in names and value:
-        kinds = ("MAP_FILE", "MAP_SHARED", "MAP_PRIVATE", "MAP_SHARED_VALIDATE")
-        kind = value & 0xF
-        return _number_and_flags(enum, value, 0xF, (*kinds, *(f"{n:#x} /* MAP_??? */" for n in range(4, kind + 1))))
+    if "MAP_ANONYMOUS" in names:
+        return _mmap_flags_text(enum, value)
     if not value:
         named = next((name for name, member in names.items() if not int(member)), None)
         return named or ("PROT_NONE" if "PROT_READ" in names else "F_OK" if "R_OK" in names else "0")
@@ -104,6 +105,15 @@ def flags_text(enum: type[IntFlag], value: int) -> str:
         prefix = common_prefix(names)
         return f"{value:#x} /* {prefix}??? */" if prefix else f"{value:#x}"
     return "|".join([*known, f"{rest:#x}"] if rest else known)
+
+
+def _mmap_flags_text(enum: type[IntFlag], value: int) -> str:
+    """The kind, the flags, and in the six highest bits the size of huge pages (where MAP_UNINITIALIZED is, too)."""
+    kinds = ("MAP_FILE", "MAP_SHARED", "MAP_PRIVATE", "MAP_SHARED_VALIDATE")
+    kind, huge = value & 0xF, value >> _MAP_HUGE_SHIFT & 0x3F
+    numbers = (*kinds, *(f"{n:#x} /* MAP_??? */" for n in range(4, kind + 1)))
+    text = _number_and_flags(enum, value & ~(0x3F << _MAP_HUGE_SHIFT), 0xF, numbers)
+    return f"{text}|{huge}<<MAP_HUGE_SHIFT" if huge else text
 
 
 def open_bits_text(enum: type[IntFlag], value: int) -> str:

@@ -117,7 +117,7 @@ ARGUMENTS: dict[str, dict[int, tuple[When, Printer]]] = {
 
 
 def _mremap_count(call: Call) -> int:
-    return 5 if call.args[3] & 6 else 4  # MREMAP_FIXED, MREMAP_DONTUNMAP
+    return 5 if call.args[3] & 3 == 3 else 4  # MREMAP_MAYMOVE, MREMAP_FIXED
 
 
 COUNT: dict[str, Callable[[Call], int]] = {
