@@ -70,7 +70,9 @@ def report_lines(report: Report) -> Iterator[Line]:
         yield from _table(report, name)
     for finding in report.findings:
         yield line()
-        yield from _finding(report, finding)
+        style = Style.DIM if finding.is_everywhere else Style.BAD
+        yield line((finding.error, style), (f": {finding_title(finding)}", Style.BOLD), hang=2)
+        yield from finding_lines(report, finding)
     for refusal in other_refusals(report.judged):
         yield line()
         yield from _other_refusal(report, refusal)
@@ -90,10 +92,10 @@ def _headline(report: Report) -> Iterator[Line]:
     verdict = Verdict(report.verdict)
     command = shlex.join(report.argv)
     yield line((verdict.value, _VERDICT_STYLES[verdict]), f": {command}", hang=2)
-    yield line(_summary(report), hang=2)
+    yield line(summary_text(report), hang=2)
 
 
-def _summary(report: Report) -> str:
+def summary_text(report: Report) -> str:
     if not report.calls_mremap and report.verdict == "safe":
         return "the program never calls mremap"
     runs = report.judged
@@ -127,9 +129,9 @@ def _sweep_text(sweep: Sweep) -> str:
 
 def _table(report: Report, question: str | None) -> Iterator[Line]:
     if report.questions:
-        yield line(("without limits" if question is None else f"with {_question_text(report, question)}", Style.BOLD))
+        yield line(("without limits" if question is None else f"with {question_text(report, question)}", Style.BOLD))
     rows = [
-        (judged.trial.kernel, judged.verdict.value, _mremap_text(judged), *_what_happened(report, judged))
+        (judged.trial.kernel, judged.verdict.value, _mremap_text(judged), *what_happened(report, judged))
         for judged in report.of_question(question)
     ]
     head = ("kernel", "verdict", "mremap", "what happened")
@@ -150,7 +152,7 @@ def _table(report: Report, question: str | None) -> Iterator[Line]:
             yield line(" " * hang + more, hang=hang)
 
 
-def _question_text(report: Report, name: str) -> str:
+def question_text(report: Report, name: str) -> str:
     limits = next(question.limits for question in report.questions if question.name == name)
     described = limits.describe()
     return name if name == described else f"{name}: {described}"
@@ -163,7 +165,7 @@ def _mremap_text(judged: Judged) -> str:
     return ", ".join(parts) or "-"
 
 
-def _what_happened(report: Report, judged: Judged) -> list[str]:
+def what_happened(report: Report, judged: Judged) -> list[str]:
     if judged.verdict is Verdict.UNKNOWN:
         return judged.reasons
     if judged.trial is report.reference:
@@ -218,11 +220,14 @@ def _more(*parts: str | tuple[str, Style]) -> Line:
     return line(" " * (_LABEL + 3), *parts, hang=_LABEL + 5)
 
 
-def _finding(report: Report, finding: Finding) -> Iterator[Line]:
-    call = finding.call
+def finding_title(finding: Finding) -> str:
     site = "an unknown place" if finding.site is None else finding.site.text
-    style = Style.DIM if finding.is_everywhere else Style.BAD
-    yield line((finding.error, style), (f": mremap in {site}: {_reason(finding)}", Style.BOLD), hang=2)
+    return f"mremap in {site}: {_reason(finding)}"
+
+
+def finding_lines(report: Report, finding: Finding) -> Iterator[Line]:
+    """All about one failure, below its title."""
+    call = finding.call
     frames = call.chain.frames
     stack = [frame.text for frame in frames if not _is_start(frame)]
     if len(stack) > 1:

@@ -15,6 +15,7 @@ import click
 
 from emu.cli.compare import kernel_names
 from emu.cli.options import GuestCommand, machine_options, program_argument, take_common
+from emu.cli.report import check_can_write
 from emu.cli.status import CommandError, Status
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class _CheckCommand(GuestCommand):
 @click.option("--dask", metavar="ADDRESS", help="Make the runs on the Dask cluster whose scheduler is at ADDRESS.")
 @click.option("--no-rescue", is_flag=True, help="Do not look for what would have saved a call: fewer runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema: emu/check/schema/check-1.json).")
+@click.option("--report", "html_path", metavar="FILE.html", help="Also write an HTML report: one file, no network.")
 @machine_options
 @program_argument
 def check_mremap_command(
@@ -74,6 +76,7 @@ def check_mremap_command(
     dask: str | None,
     no_rescue: bool,
     as_json: bool,
+    html_path: str | None,
     **values: Any,
 ) -> int:
     """Would this program break where mremap refuses?
@@ -100,6 +103,8 @@ def check_mremap_command(
     questions = asked + _questions(limits_file)
     patience = _patience(timeouts)
     errors = _errors(sweep)
+    if html_path is not None:
+        check_can_write(html_path)
     make_runs = _make_runs(dask)
     try:
         with _progress(common.quiet) as on_progress:
@@ -118,11 +123,23 @@ def check_mremap_command(
     except ValueError as error:
         raise CommandError(str(error)) from error
     _fail_if_nothing_ran(report)
+    if html_path is not None:
+        _save(report, html_path)
     if as_json:
         print(json.dumps(report.as_json(), indent=2))
     else:
         _print(report, common.use_color(sys.stdout.isatty()))
     return report.exit_status
+
+
+def _save(report: Report, path: str) -> None:
+    from emu.check.html import check_page
+
+    try:
+        with open(path, "w", encoding="utf-8", newline="\n") as file:
+            file.write(check_page(report))
+    except OSError as error:
+        raise CommandError(f"--report: {path}: {error.strerror}") from error
 
 
 def _refuse_shared(config: MachineConfig) -> None:

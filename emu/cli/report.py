@@ -54,18 +54,24 @@ def command(traces: tuple[str, ...], output: str) -> int:
 
 
 def check_can_report(path: str) -> None:
-    """Before the run: can a report be made and written?"""
+    """Before the run: can a report with pictures be made and written?"""
     from emu.report.html import PlotlyMissing, plotly_script
 
     try:
         plotly_script()
+    except PlotlyMissing as error:
+        raise CommandError(str(error)) from error
+    check_can_write(path)
+
+
+def check_can_write(path: str) -> None:
+    """Find out before the run, not after it, that the report has no place."""
+    try:
         is_new = not os.path.exists(path)
         with open(path, "ab"):
             pass
         if is_new:
             os.unlink(path)
-    except PlotlyMissing as error:
-        raise CommandError(str(error)) from error
     except OSError as error:
         raise CommandError(f"--report: {path}: {error.strerror}") from error
 

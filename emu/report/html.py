@@ -48,9 +48,14 @@ def report_page(stories: Sequence[Story], comparison: Mapping[str, Any] | None =
     """
     builder = _Page(stories, comparison)
     body = builder.body()
-    title = escape(builder.title)
+    return page(builder.title, body, builder.figures)
+
+
+def page(title: str, body: str, figures: Mapping[str, Any], style: str = "") -> str:
+    """A whole file: ``body`` with our style and ``style``, script, and plotly's library if there are figures."""
     # No user's text may end a script; "<\/" is the same string in JSON.
-    data = json.dumps(builder.figures, ensure_ascii=True, separators=(",", ":")).replace("</", "<\\/")
+    data = json.dumps(figures, ensure_ascii=True, separators=(",", ":")).replace("</", "<\\/")
+    library = f"<script>{plotly_script()}</script>\n" if figures else ""
     return "\n".join(
         (
             "<!doctype html>",
@@ -59,12 +64,11 @@ def report_page(stories: Sequence[Story], comparison: Mapping[str, Any] | None =
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             '<meta name="color-scheme" content="light dark">',
             '<link rel="icon" href="data:,">',
-            f"<title>{title}</title>",
-            f"<style>{_asset('report.css')}</style></head>",
+            f"<title>{escape(title)}</title>",
+            f"<style>{_asset('report.css')}{style}</style></head>",
             f"<body>{body}",
             f'<script type="application/json" id="figures">{data}</script>',
-            f"<script>{plotly_script()}</script>",
-            f"<script>{_asset('report.js')}</script>",
+            f"{library}<script>{_asset('report.js')}</script>",
             "</body></html>\n",
         )
     )
