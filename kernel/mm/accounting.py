@@ -127,10 +127,23 @@ def is_data_mapping(flags: int) -> bool:
 
 def may_expand_vm(mm: MmStruct, flags: int, nr_pages: int) -> bool:
     """May ``nr_pages`` of an area with ``flags`` be added (RLIMIT_AS, RLIMIT_DATA)?"""
+    return not _exceeded(mm, flags, nr_pages)
+
+
+def check_may_expand_vm(mm: MmStruct, flags: int, nr_pages: int) -> None:
+    """ENOMEM, with the name of the limit, if ``nr_pages`` of an area with ``flags`` may not be added."""
+    exceeded = _exceeded(mm, flags, nr_pages)
+    if exceeded:
+        raise KernelError(Errno.ENOMEM, exceeded)
+
+
+def _exceeded(mm: MmStruct, flags: int, nr_pages: int) -> str:
     kernel = mm.kernel
     if mm.total_vm + nr_pages > rlimit(kernel, RLIMIT_AS) >> PAGE_SHIFT:
-        return False
-    return not (is_data_mapping(flags) and mm.data_vm + nr_pages > rlimit(kernel, RLIMIT_DATA) >> PAGE_SHIFT)
+        return "RLIMIT_AS"
+    if is_data_mapping(flags) and mm.data_vm + nr_pages > rlimit(kernel, RLIMIT_DATA) >> PAGE_SHIFT:
+        return "RLIMIT_DATA"
+    return ""
 
 
 def vm_stat_account(mm: MmStruct, flags: int, nr_pages: int) -> None:

@@ -13,7 +13,7 @@ from kernel.abi.errno import Errno, KernelError
 from kernel.mm.accounting import (
     RLIM_INFINITY,
     RLIMIT_DATA,
-    may_expand_vm,
+    check_may_expand_vm,
     mlock_future_ok,
     rlimit,
     vm_enough_memory,
@@ -88,8 +88,7 @@ def do_brk(mm: MmStruct, addr: int, len_bytes: int, extra_flags: int = 0) -> Non
     if mm.areas.find_intersection(addr, addr + len_bytes) is not None:
         do_munmap(mm, addr, len_bytes)
     nr_pages = len_bytes >> PAGE_SHIFT
-    if not may_expand_vm(mm, flags, nr_pages):
-        raise KernelError(Errno.ENOMEM, "RLIMIT_AS or RLIMIT_DATA")
+    check_may_expand_vm(mm, flags, nr_pages)
     if mm.map_count > kernel.sysctl.max_map_count:
         raise KernelError(Errno.ENOMEM, "map_count above max_map_count")
     vm_enough_memory(mm, nr_pages)

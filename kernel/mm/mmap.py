@@ -24,7 +24,7 @@ from kernel.mm.accounting import (
     RLIMIT_STACK,
     can_do_mlock,
     capable,
-    may_expand_vm,
+    check_may_expand_vm,
     mlock_future_ok,
     rlimit,
     vm_enough_memory,
@@ -252,8 +252,7 @@ def _mmap_region(mm: MmStruct, addr: int, len_bytes: int, vm_flags: int, pgoff: 
             nr_replaced, nr_unaccounted = _count_overlap(old, addr, end)
         else:
             do_munmap(mm, addr, len_bytes)
-    if not may_expand_vm(mm, vm_flags, nr_pages - nr_replaced):
-        raise KernelError(Errno.ENOMEM, "RLIMIT_AS or RLIMIT_DATA")
+    check_may_expand_vm(mm, vm_flags, nr_pages - nr_replaced)
     if vm_flags & (VM_NORESERVE | VM_SHARED | VM_WRITE) == VM_WRITE:
         vm_enough_memory(mm, nr_pages - nr_unaccounted)
         kernel.vm_stat.committed_pages += nr_unaccounted
@@ -380,8 +379,7 @@ def expand_stack(vma: Vma, addr: int) -> None:
     nr_pages = (vma.vm_start - addr) >> PAGE_SHIFT
     if nr_pages > vma.vm_pgoff and policy.anon_pgoff_matters:
         raise KernelError(Errno.ENOMEM, "page offset would be negative")
-    if not may_expand_vm(mm, vma.vm_flags, nr_pages):
-        raise KernelError(Errno.ENOMEM, "RLIMIT_AS")
+    check_may_expand_vm(mm, vma.vm_flags, nr_pages)
     if vma.vm_end - addr > rlimit(kernel, RLIMIT_STACK):
         raise KernelError(Errno.ENOMEM, "RLIMIT_STACK")
     if not mlock_future_ok(mm, vma.vm_flags, nr_pages << PAGE_SHIFT):

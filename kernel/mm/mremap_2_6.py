@@ -8,7 +8,13 @@ about the source; old_len 0 maps private memory a second time; growth in place n
 from __future__ import annotations
 
 from kernel.abi.errno import Errno, KernelError
-from kernel.mm.accounting import may_expand_vm, mlock_future_ok, vm_enough_memory, vm_stat_account, vm_unacct_memory
+from kernel.mm.accounting import (
+    check_may_expand_vm,
+    mlock_future_ok,
+    vm_enough_memory,
+    vm_stat_account,
+    vm_unacct_memory,
+)
 from kernel.mm.area import page_align, set_vma_range
 from kernel.mm.mlock import mm_populate
 from kernel.mm.mremap import (
@@ -69,8 +75,7 @@ def mremap_2_6(mm: MmStruct, request: MremapRequest) -> int:
         raise KernelError(Errno.EFAULT, "area may not grow")
     if not mlock_future_ok(mm, vma.vm_flags, growth):  # 11
         raise KernelError(Errno.EAGAIN, "RLIMIT_MEMLOCK")
-    if not may_expand_vm(mm, vma.vm_flags, growth >> PAGE_SHIFT):  # 12
-        raise KernelError(Errno.ENOMEM, "RLIMIT_AS")
+    check_may_expand_vm(mm, vma.vm_flags, growth >> PAGE_SHIFT)  # 12
     charged = 0
     if vma.vm_flags & VM_ACCOUNT:
         charged = growth >> PAGE_SHIFT

@@ -13,7 +13,13 @@ Deliberate difference: no userfaultfd, no huge pages.
 from __future__ import annotations
 
 from kernel.abi.errno import Errno, KernelError
-from kernel.mm.accounting import may_expand_vm, mlock_future_ok, vm_enough_memory, vm_stat_account, vm_unacct_memory
+from kernel.mm.accounting import (
+    check_may_expand_vm,
+    mlock_future_ok,
+    vm_enough_memory,
+    vm_stat_account,
+    vm_unacct_memory,
+)
 from kernel.mm.area import page_align
 from kernel.mm.merge import vma_merge
 from kernel.mm.mlock import mm_populate
@@ -81,8 +87,7 @@ def _check_resize(mm: MmStruct, vma: Vma, addr: int, old_len: int, new_len: int,
         raise KernelError(Errno.EFAULT, "area may not grow")
     if not mlock_future_ok(mm, vma.vm_flags, new_len - old_len):
         raise KernelError(Errno.EAGAIN, "RLIMIT_MEMLOCK")
-    if not may_expand_vm(mm, vma.vm_flags, (new_len - old_len) >> PAGE_SHIFT):
-        raise KernelError(Errno.ENOMEM, "RLIMIT_AS or RLIMIT_DATA")
+    check_may_expand_vm(mm, vma.vm_flags, (new_len - old_len) >> PAGE_SHIFT)
 
 
 # -- 6.1 -----------------------------------------------------------------------------------------------------------
@@ -233,8 +238,8 @@ def _check_not_sealed(vma: Vma) -> None:
 def _move_to(mm: MmStruct, vma: Vma, request: MremapRequest) -> int:
     """Move to the given address (a hint only without MREMAP_FIXED)."""
     flags = request.flags
-    if flags & MREMAP_DONTUNMAP and not may_expand_vm(mm, vma.vm_flags, request.old_len >> PAGE_SHIFT):
-        raise KernelError(Errno.ENOMEM, "RLIMIT_AS or RLIMIT_DATA")
+    if flags & MREMAP_DONTUNMAP:
+        check_may_expand_vm(mm, vma.vm_flags, request.old_len >> PAGE_SHIFT)
     request.new_addr = find_new_addr(mm, vma, request.new_addr, request.new_len, flags)
     return _move(mm, vma, request)
 

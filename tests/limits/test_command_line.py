@@ -37,6 +37,14 @@ def test_a_limit_is_met() -> None:
     assert "ENOMEM (Cannot allocate memory: RLIMIT_AS" in done.stderr
 
 
+@pytest.mark.parametrize("kernel", ["2.6.7", "6.1", "6.18"])
+@pytest.mark.parametrize("name", ["rlimit_as", "rlimit_data"])
+def test_the_reason_names_the_limit(kernel: str, name: str) -> None:
+    options = ["--kernel", kernel, "-e", "syscalls", "--syscall", "mremap", "--limit", f"{name}=1M"]
+    done = pagewalk("trace", *options, "--", SCRIPT, "m:0:9:rw", "v:0:9:250:M")
+    assert f"ENOMEM (Cannot allocate memory: {name.upper()})" in done.stderr
+
+
 def test_limits_are_those_of_exec() -> None:
     assert "memory" in refused("run", "--limit", "rlimit_as=16K", "--", "/bin/cat", status=126)
 
