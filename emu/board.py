@@ -21,6 +21,7 @@ from kernel.kernel import Kernel, KernelConfig
 from kernel.profile import resolve_profile
 from kernel.task.exit import wait_status
 from kernel.task.task import TIF_NEED_RESCHED, TaskState
+from kernel.trace import on_behalf_of
 from mmu.physmem import PhysMem
 
 if TYPE_CHECKING:
@@ -38,9 +39,6 @@ ORPHAN_NS = 1_000_000_000
 """How much longer (virtual time) what the program left behind may run after it has exited."""
 SLOW_CHECK_EVERY = 16
 """Of --check's checks so many have the rules of areas and policies too; those of memory are in all."""
-
-_at_work: list[Board] = []
-"""Boards whose kernel is executing, the innermost last: tracepoints belong to all kernels of the process."""
 
 
 class Board:
@@ -75,16 +73,17 @@ class Board:
         self.entry = Entry(kernel)
         self.cpu.on_syscall = self.entry.on_syscall
         self.cpu.on_page_fault = self.entry.on_page_fault
+        self.recorder: Recorder | None = None
         self._history: History | None = None
-        if config.check:
-            self._switch_checks_on(config.check)
+        with on_behalf_of(kernel):
+            if config.check:
+                self._switch_checks_on(config.check)
+            if config.record_stats:
+                from emu.stats import Recorder
+
+                self.recorder = Recorder(self)
         self.init: Task | None = None
         """The program that was spawned first: its end is the machine's."""
-        self.recorder: Recorder | None = None
-        if config.record_stats:
-            from emu.stats import Recorder
-
-            self.recorder = Recorder(self)
         self.on_quantum: Callable[[Any], None] | None = None
         """Called with the machine between quanta (progress displays)."""
         self.debugger: Debugger | None = None
@@ -143,22 +142,6 @@ class Board:
         self.kernel.check_every = every
         self.entry.check = check
 
-    # ---- whose events -------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def at_work(self) -> Iterator[None]:
-        """Everything that runs this board's kernel does so in here."""
-        _at_work.append(self)
-        try:
-            yield
-        finally:
-            _at_work.remove(self)
-
-    @property
-    def is_at_work(self) -> bool:
-        """Does the event that is being told belong to this machine?"""
-        return bool(_at_work) and _at_work[-1] is self
-
     # ---- running ------------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -167,7 +150,7 @@ class Board:
         previous = _on_sigint(self._note_interrupt)
         try:
             self.console.start()
-            with self.at_work():
+            with on_behalf_of(self.kernel):
                 yield
         finally:
             self.console.stop()

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from emu.trace.records import Record, Recorder
 from emu.trace.session import TraceSession, known_categories
 from kernel.syscalls.names import syscall_name
-from kernel.trace import Probe, Tracepoint, tracepoints
+from kernel.trace import Probe, Tracepoint, on_behalf_of, tracepoints
 
 if TYPE_CHECKING:
     from emu.board import Board
@@ -104,6 +104,11 @@ class Subscription:
         self._sessions: list[TraceSession] = []
         self._nr_told = 0
         chosen = [_choose(name) for name in _expanded(names)]
+        with on_behalf_of(board.kernel):
+            self._attach(chosen)
+
+    def _attach(self, chosen: list[Tracepoint | tuple[str, frozenset[str]]]) -> None:
+        board = self._board
         for choice in chosen:
             if isinstance(choice, Tracepoint):
                 choice.attach(self._on_tracepoint)
@@ -149,7 +154,7 @@ class Subscription:
 
     def tell(self, record: Record) -> None:
         board, callback = self._board, self._callback
-        if callback is None or not board.is_at_work or board.pending_error is not None:
+        if callback is None or board.pending_error is not None:
             return
         self._nr_told += 1
         record["n"] = self._nr_told

@@ -20,6 +20,7 @@ from emu.board import Board
 from emu.config import MachineConfig, MachineOptions, fields_of
 from emu.errors import BadAddress, CheckFailed, Deadlock, MachineError, NoSuchTask, NotNow, NotRunnable
 from emu.running import Runner
+from kernel.trace import on_behalf_of
 
 if TYPE_CHECKING:
     from emu.console import HostConsole
@@ -118,7 +119,7 @@ class Machine(Board):
         from emu.spawn import spawn_program
 
         environment = self.config.env if env is None else dict(env)
-        with self.at_work():
+        with on_behalf_of(self.kernel):
             task = spawn_program(
                 self, list(argv), environment, cwd or self.config.cwd, self._console_for(stdin, capture)
             )
@@ -319,7 +320,7 @@ class Machine(Board):
         from emu.process_memory import read_memory
 
         self._runner.must_be_quiet("read_memory")
-        with self.at_work():
+        with on_behalf_of(self.kernel):
             data = read_memory(self.mm(pid), address, nr_bytes)
         if len(data) < nr_bytes:
             raise BadAddress(f"nothing can be read at {address + len(data):#x}")
@@ -341,14 +342,14 @@ class Machine(Board):
         from emu.process_memory import write_memory
 
         self._runner.must_be_quiet("write_memory")
-        with self.at_work():
+        with on_behalf_of(self.kernel):
             if not write_memory(self.mm(pid), address, data):
                 raise BadAddress(f"not all of {len(data)} bytes can be written at {address:#x}")
 
     def reclaim(self, nr_pages: int) -> int:
         """Make the kernel reclaim ``nr_pages`` frames now; how many were freed (more, as it works in batches)."""
         self._runner.must_be_quiet("reclaim")
-        with self.at_work():
+        with on_behalf_of(self.kernel):
             return self.kernel.reclaim.try_to_free_pages(nr_pages)
 
     def page_out(self, address: int, pid: int | None = None) -> bool:
@@ -359,5 +360,5 @@ class Machine(Board):
         from emu.queries import page_out
 
         self._runner.must_be_quiet("page_out")
-        with self.at_work():
+        with on_behalf_of(self.kernel):
             return page_out(self.scene(pid), address)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from emu.errors import NotNow
 from emu.standstill import Ended, Standstill
+from kernel.trace import on_behalf_of
 
 if TYPE_CHECKING:
     from emu.board import Board
@@ -74,7 +75,8 @@ class Runner:
     def run(self, body: Callable[[], int], until: Until | None) -> int | Stopped:
         """Run ``body``, or go on with what is under way, up to its end (its value) or to ``until``."""
         self.must_be_still("run")
-        wait = None if until is None else self._wait_for(until)
+        with on_behalf_of(self._board.kernel):
+            wait = None if until is None else self._wait_for(until)
         self._stopped, self._status = None, None
         self.is_running = True
         try:

@@ -45,8 +45,6 @@ class Recorder:
         SCHED_PROCESS_EXIT.detach(self._on_exit)
 
     def _on_fault(self, _point: Tracepoint, record: tuple[Any, ...]) -> None:
-        if not self.machine.is_at_work:
-            return
         kind, result = record[4], record[5]
         self.fault_kinds[kind] += 1
         if result is FaultResult.MAJOR:
@@ -54,7 +52,7 @@ class Recorder:
 
     def _on_syscall(self, _point: Tracepoint, record: tuple[Any, ...]) -> None:
         spec, errno = record[2], record[5]
-        if self.machine.is_at_work and spec is not None and spec.name == "mremap":
+        if spec is not None and spec.name == "mremap":
             self.mremap_results[errno_name(errno) if errno else "ok"] += 1
 
     def _on_exit(self, _point: Tracepoint, record: tuple[Any, ...]) -> None:

@@ -75,8 +75,8 @@ class Entry:
         self._until_check = 0
         self._calls: list[Callable[..., Any]] = [self._first_use(nr) for nr in range(NR_SYSCALLS_64)]
         self._waiting: Stopped | None = None
-        self._traced: dict[Task, tuple[int, tuple[int, ...]]] = {}
-        """Tasks inside a traced call: what they called."""
+        self.calls_under_way: dict[Task, tuple[int, tuple[int, ...]]] = {}
+        """Tasks inside a traced call: its number and arguments."""
 
     # ---- system calls, inside the callback ----------------------------------------------------------------------
 
@@ -321,11 +321,6 @@ class Entry:
 
     # ---- checks and traces --------------------------------------------------------------------------------------
 
-    @property
-    def nr_traced_under_way(self) -> int:
-        """Calls whose ``sys_exit`` is still to come."""
-        return sum(not task.exiting for task in self._traced)
-
     def _count_check(self) -> None:
         self._until_check -= 1
         if self._until_check <= 0:
@@ -334,12 +329,12 @@ class Entry:
                 self.check()
 
     def _trace_enter(self, task: Task, nr: int, args: tuple[int, ...]) -> None:
-        self._traced[task] = (nr, args)
+        self.calls_under_way[task] = (nr, args)
         if SYS_ENTER.on:
             SYS_ENTER.emit(task, nr, _spec(nr), args)
 
     def _trace_exit(self, task: Task, ret: int | None, error: KernelError | None) -> None:
-        entered = self._traced.pop(task, None)
+        entered = self.calls_under_way.pop(task, None)
         if entered is None:
             return
         nr, args = entered

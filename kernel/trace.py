@@ -8,16 +8,32 @@ Models ``include/linux/tracepoint.h``.  The only allowed use at a hot place is::
 so that an unused tracepoint costs one attribute test.  Records are tuples in the order of ``fields``;
 all renderings (text, JSON lines, Perfetto) are made from the same records in ``emu/trace``.
 Tracepoints are declared next to the code that they describe.
+
+They belong to the process, as Linux's belong to the one kernel there is; but here one process may have several kernels.
+Who runs a kernel does it :func:`on_behalf_of` it, and a probe attached on behalf of a kernel hears that one alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 Probe = Callable[["Tracepoint", tuple[Any, ...]], None]
 
 _registry: dict[str, Tracepoint] = {}
+_kernels: list[object] = []
+"""Kernels that are being worked on, the innermost last."""
+
+
+@contextmanager
+def on_behalf_of(kernel: object) -> Iterator[None]:
+    """What is told in here is ``kernel``'s; probes attached in here hear nothing else."""
+    _kernels.append(kernel)
+    try:
+        yield
+    finally:
+        _kernels.pop()
 
 
 class Tracepoint:
@@ -30,21 +46,23 @@ class Tracepoint:
             raise ValueError(f"tracepoint {name} declared twice")
         self.name = name
         self.fields = tuple(fields.split())
-        self.probes: list[Probe] = []
+        self.probes: list[tuple[Probe, object | None]] = []
+        """With the kernel that each belongs to; None: all."""
         self.on = False
         _registry[name] = self
 
     def emit(self, *values: Any) -> None:
         """Give one record (``values`` in the order of ``fields``) to every probe."""
-        for probe in self.probes:
-            probe(self, values)
+        for probe, kernel in self.probes:
+            if kernel is None or not _kernels or kernel is _kernels[-1]:
+                probe(self, values)
 
     def attach(self, probe: Probe) -> None:
-        self.probes.append(probe)
+        self.probes.append((probe, _kernels[-1] if _kernels else None))
         self.on = True
 
     def detach(self, probe: Probe) -> None:
-        self.probes.remove(probe)
+        self.probes.remove(next(entry for entry in self.probes if entry[0] == probe))
         self.on = bool(self.probes)
 
     def __repr__(self) -> str:

@@ -44,6 +44,7 @@ from mmu.paging import PF_INSTR, PF_WRITE, VECTOR_GP
 from mmu.physmem import PhysMem
 
 if TYPE_CHECKING:
+    from emu.cpu.code_watch import CodeWatch
     from emu.cpu.debug import DebugUnit
     from emu.cpu.insn_watch import InsnWatch, OnBlocks
 
@@ -155,6 +156,8 @@ class Cpu:
         self._stale_code: list[int] = []
         self._faults_to_tlb_check = _FAULTS_PER_TLB_CHECK
         self._instructions = FaultingInstructions(physmem)
+        self.code_watch: CodeWatch | None = None
+        """Addresses at which somebody wants to be told; None until somebody does."""
         self.debug: DebugUnit | None = None
         """Breakpoints, watchpoints and single step; None until somebody debugs."""
         self.insns: InsnWatch | None = None
@@ -235,6 +238,19 @@ class Cpu:
 
         self.debug = DebugUnit(self, on_breakpoint)
         return self.debug
+
+    def watch_code(self) -> CodeWatch:
+        """Say when certain addresses are executed (``code_watch.py``)."""
+        from emu.cpu.code_watch import CodeWatch
+
+        if self.code_watch is None:
+            self.code_watch = CodeWatch(self)
+        return self.code_watch
+
+    @property
+    def has_stale_code(self) -> bool:
+        """Is code waiting to be forgotten, which needs the engine stopped?"""
+        return bool(self._stale_code)
 
     def watch_instructions(self, on_blocks: OnBlocks) -> InsnWatch:
         """Say which blocks of instructions are executed (``insn_watch.py``); the handlers must have been set before.
@@ -434,8 +450,11 @@ class Cpu:
         try:
             ints = self._i
             ints[self._old_exception_int] = -1
-            if self.debug is not None and not ints[self._is_int_int] and self.debug.takes_interrupt(vector):
-                return
+            if not ints[self._is_int_int]:
+                if self.code_watch is not None and self.code_watch.takes_interrupt(vector):
+                    return
+                if self.debug is not None and self.debug.takes_interrupt(vector):
+                    return
             if vector == _VECTOR_PF and not ints[self._is_int_int]:
                 self._page_fault()
             else:

@@ -153,7 +153,7 @@ class Watch:
         self._board = board
         self._moment = moment
         self._on_reach = on_reach
-        self._nr_syscalls = board.entry.nr_syscalls - board.entry.nr_traced_under_way
+        self._nr_syscalls = board.entry.nr_syscalls - sum(not task.exiting for task in board.entry.calls_under_way)
         self._probes: list[tuple[Tracepoint, Probe]] = []
         self._symbols: SymbolWatch | None = None
         if moment.event is Event.FAULT:
@@ -179,12 +179,8 @@ class Watch:
             )
 
     def _attach(self, tracepoint: Tracepoint, probe: Probe) -> None:
-        def mine(point: Tracepoint, values: tuple[Any, ...]) -> None:
-            if self._board.is_at_work:
-                probe(point, values)
-
-        tracepoint.attach(mine)
-        self._probes.append((tracepoint, mine))
+        tracepoint.attach(probe)
+        self._probes.append((tracepoint, probe))
 
     def detach(self) -> None:
         """Stop waiting."""
@@ -222,7 +218,9 @@ class Watch:
         self._on_reach(Stopped(self._moment, what, task, mm, vaddr, in_kernel=not ip))
 
     def _on_syscall(self, _point: Tracepoint, values: tuple[Any, ...]) -> None:
-        task, number, spec = values[0], values[1], values[2]
+        task, number, spec, ret = values[0], values[1], values[2], values[4]
+        if ret is None:
+            return  # told already, when the task ended
         self._nr_syscalls += 1
         if self._nr_syscalls == self._moment.number:
             name = spec.name if spec is not None else syscall_name(number)
@@ -236,12 +234,13 @@ class Watch:
 
     def _on_exit(self, _point: Tracepoint, values: tuple[Any, ...]) -> None:
         task, _code, group_dead = values
-        is_next = self._moment.event is Event.SYSCALL and self._nr_syscalls + 1 == self._moment.number
-        if is_next and task.syscall_nr >= 0 and task.mm is not None:
-            # exit does not return: look while its task still has an address space
-            name = syscall_name(task.syscall_nr)
-            what = f"in system call {self._moment.number} ({name}, which does not return)"
-            self._on_reach(Stopped(self._moment, what, task, task.mm))
+        if self._moment.event is Event.SYSCALL and task in self._board.entry.calls_under_way:
+            # it does not return: look while its task still has an address space
+            self._nr_syscalls += 1
+            if self._nr_syscalls == self._moment.number:
+                name = syscall_name(self._board.entry.calls_under_way[task][0])
+                what = f"in system call {self._nr_syscalls} ({name}, which does not return)"
+                self._on_reach(Stopped(self._moment, what, task, task.mm))
         if self._moment.event is Event.EXIT and group_dead and self._is_first(task):
             self._on_reach(Stopped(self._moment, "before the address space of the first process goes", task, task.mm))
 

@@ -161,7 +161,7 @@ class PageView:
             "index": index,
             "policy": self._kernel.policy.describe_page(pfn) if flags & PG_anon else None,
             "mappings": [row.as_json() for row in self.rows],
-            "agree": all(row.found is not Found.SCAN_ONLY for row in self.rows),
+            "agree": self.is_found_by_policy,
         }
         by_whom = ", ".join(f"{count} {_HOLDERS[what]}" for what, count in references.items()) or "free"
         self._fields = [
@@ -269,6 +269,34 @@ class PageView:
         self._fields += [
             ("held by", f"{mm_text(int(str(holder['mm'])), self._users)} at {holder['address']}") for holder in holders
         ]
+
+    # ---- what was found ------------------------------------------------------------------------------------------
+
+    @property
+    def flags(self) -> list[str]:
+        """Of struct page, by name; empty when the page is not in memory."""
+        return list(self._values.get("flags", ()))
+
+    @property
+    def refcount(self) -> int:
+        return int(self._values.get("refcount", 0))
+
+    @property
+    def mapcount(self) -> int:
+        return int(self._values.get("mapcount", 0))
+
+    @property
+    def is_found_by_policy(self) -> bool:
+        """Does the kernel's reverse map know every entry that maps the page?"""
+        return all(row.found is not Found.SCAN_ONLY for row in self.rows)
+
+    def __repr__(self) -> str:
+        where = "" if self._address is None else f"{self._address:#x}: "
+        if self.swap is not None:
+            return f"<Page {where}swap {self.swap[0]}:{self.swap[1]}>"
+        if self.pfn is None:
+            return f"<Page {where}none>"
+        return f"<Page {where}pfn {self.pfn:#x} refcount {self.refcount} mapcount {self.mapcount}>"
 
     # ---- output --------------------------------------------------------------------------------------------------
 

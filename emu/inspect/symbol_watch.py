@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from emu.cpu.code_watch import CodeWatch
 from emu.trace.locate import Locator
 from kernel.mm.area import VMA_STORE
 from kernel.mm.pagetable import PTE_PRESENT
@@ -33,7 +32,8 @@ class SymbolWatch:
         self._name = name
         self._on_reached = on_reached
         self._locator = Locator(board.kernel)
-        self._watch = CodeWatch(board.cpu, self._on_execute)
+        self._watch = board.cpu.watch_code()
+        self._watch.start(self._on_execute)
         self._places: dict[int, Inode] = {}
         self._here = (board.cpu.blocks, board.cpu.words[board.cpu.rip_word])
         """Where the machine stands now: an instruction that has been reached is not reached again."""
@@ -49,20 +49,19 @@ class SymbolWatch:
 
     def detach(self) -> None:
         VMA_STORE.detach(self._on_store)
-        self._watch.close()
+        self._watch.stop()
 
     def _on_store(self, _point: Tracepoint, values: tuple[Any, ...]) -> None:
-        if self._board.is_at_work:
-            self._look_through(values[1])
+        self._look_through(values[1])
 
     def _look_through(self, vma: Vma) -> None:
         if vma.vm_file is None or not vma.vm_flags & VM_EXEC:
             return
         for address in self._locator.symbol_addresses(vma, self._name):
             self._places[address] = vma.vm_file.f_inode
-            self._watch.add(address)
+            is_new = self._watch.add(address)
             pte = vma.vm_mm.pt.get(address)
-            if pte & PTE_PRESENT and address != self._here[1]:  # it may have been executed before it was watched
+            if is_new and pte & PTE_PRESENT:  # it may have been executed before it was watched
                 self._board.cpu.invalidate_code((pte & PTE_PFN_MASK) >> PAGE_SHIFT)
 
     def _on_execute(self, address: int) -> None:

@@ -13,6 +13,7 @@ Invariants (checked by rmap/check.py): areas sorted, disjoint, non-empty, page a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -165,6 +166,10 @@ class MmStruct:
         """Per-mm object of the rmap policy (anonmm, the one anon_vma)."""
         self.id = kernel.next_mm_id()
         """A small number that names this mm in traces and pictures, the same every run."""
+
+    def for_each_vma(self) -> Iterator[Vma]:
+        """The areas in address order, those that there are now."""
+        return iter(list(self.areas))
 
     @property
     def rss(self) -> int:
