@@ -9,5 +9,7 @@
     rescue.py     which other rules would have let the call succeed
     run.py        makes the runs
     report.py     the whole answer, and its JSON
-    text.py       the same on a terminal
+    blocks.py     what went otherwise, a block of lines each
+    text.py       the whole on a terminal
+    html.py       the whole as a page
 """

@@ -12,10 +12,12 @@ from html import escape
 from importlib import resources
 
 from emu.check.align import site_key
+from emu.check.blocks import Block, blocks
 from emu.check.finding import Finding
+from emu.check.lines import Line, Style
 from emu.check.model import AreaState, Boundary, Call, Footprint, Frame
 from emu.check.report import Report, Sweep
-from emu.check.text import Line, Style, finding_lines, finding_title, question_text, summary_text, what_happened
+from emu.check.text import question_text, summary_text, what_happened
 from emu.check.verdict import Judged
 from emu.report.axis import HEIGHT, AddressAxis
 from emu.report.figures import anon_vma_color
@@ -41,8 +43,7 @@ def check_page(report: Report) -> str:
     if report.sweep is not None:
         parts.append(_section("sweep", "A failure at each call in turn", _sweep(report.sweep)))
     parts.append(_section("calls", "Calls of the reference", _calls(report)))
-    parts.append(f"</main><footer><p>pagewalk {escape(__version__)}. Every statement comes from a run; "
-                 "a second report of the same program is the same, byte for byte.</p></footer>")  # fmt: skip
+    parts.append(f"</main><footer><p>pagewalk {escape(__version__)}. Every statement comes from a run.</p></footer>")
     style = resources.files("emu.check").joinpath("assets", "check.css").read_text(encoding="utf-8")
     return page(f"check mremap: {command} · pagewalk", "\n".join(parts), {}, style)
 
@@ -145,15 +146,13 @@ def _place(frame: Frame | None) -> str:
 
 
 def _findings(report: Report) -> str:
-    if not report.findings:
-        return '<p class="good">No call fails.</p>'
-    return "".join(_finding(report, finding) for finding in report.findings)
+    return "".join(_block(report, block) for block in blocks(report)) or '<p class="good">No call fails.</p>'
 
 
-def _finding(report: Report, finding: Finding) -> str:
-    lines = "\n".join(_html_line(line) for line in finding_lines(report, finding))
-    title = f"{finding.error}: {finding_title(finding)}"
-    return f'<div class="finding"><h3>{escape(title)}</h3>{_lanes(report, finding)}<pre>{lines}</pre></div>'
+def _block(report: Report, block: Block) -> str:
+    lines = "\n".join(_html_line(line) for line in block.lines)
+    lanes = "" if block.finding is None else _lanes(report, block.finding)
+    return f'<div class="finding"><h3>{escape(block.head.text)}</h3>{lanes}<pre>{lines}</pre></div>'
 
 
 _CLASSES = {Style.GOOD: "good", Style.BAD: "bad", Style.DIM: "note", Style.ODD: "copes"}

@@ -45,7 +45,9 @@ class Frame:
 
     @property
     def key(self) -> str:
-        """The same place in every run: addresses of libraries may differ."""
+        """The same place in every run, wherever its object was loaded; without any symbol, its address."""
+        if self.function is None:
+            return f"{self.object_name}!{self.address:#x}"
         if self.source is not None:
             return f"{self.object_name}!{self.function}@{self.file}:{self.line}"
         return f"{self.object_name}!{self.function}+{self.offset:#x}"

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from emu.check.align import align
 from emu.check.finding import Finding, findings, own_failures
-from emu.check.model import Run
+from emu.check.model import Call, Run
 from emu.check.record import COLLECTOR
 from emu.check.report import Report, Sweep
 from emu.check.rescue import Rescue, Result, Way, changed, rules_key
 from emu.check.rescue import judge as judge_rescue
-from emu.check.verdict import Judged, Noise, Trial, choose_reference, judge, noise_between
+from emu.check.verdict import Judged, Noise, Trial, behaves_alike, choose_reference, judge, noise_between
 from emu.jobs import Job, Outcome, run_jobs
 from emu.limits import NO_LIMITS, Question
 from emu.sweep import sweep_jobs, sweep_timeout_ns, tabulate
@@ -79,7 +79,7 @@ def check_mremap(
     reference_judged = next(one for one in judged if one.trial is reference)
     own = own_failures([one for one in judged if one.trial.question is None], reference_judged)
     found = findings(judged) + own
-    _find_rescues(runner, found, configs, reference, ways)
+    _find_rescues(runner, found, configs, ways, lambda outcome: behaves_alike(outcome, reference.outcome, noise))
     sweep = runner.sweep(configs[reference.title], reference, sweep_errors)
     return Report(tuple(argv), list(questions), reference, noise, judged, found, sweep)
 
@@ -179,8 +179,8 @@ def _find_rescues(
     runner: _Runner,
     found: list[Finding],
     configs: dict[str, MachineConfig],
-    reference: Trial,
     ways: Sequence[Way],
+    behaves: Callable[[Outcome], bool],
 ) -> None:
     """Fill in what every way does for the first call of every finding, in every run where it was made."""
     wheres = [where for finding in found if not finding.is_injected for where in finding.wheres]
@@ -193,7 +193,7 @@ def _find_rescues(
     for where in wheres:
         title = where.judged.trial.title
         for way, machine in tries[title].items():
-            where.rescues.append(_rescue(runner, way, machine, configs[title], where.judged, where.calls[0], reference))
+            where.rescues.append(_rescue(runner, way, machine, configs[title], where.judged, where.calls[0], behaves))
 
 
 def _changed_or_why(machine: MachineConfig, way: Way) -> MachineConfig | str:
@@ -212,8 +212,8 @@ def _rescue(
     machine: MachineConfig | str,
     before: MachineConfig,
     judged: Judged,
-    call: Any,
-    reference: Trial,
+    call: Call,
+    behaves: Callable[[Outcome], bool],
 ) -> Rescue:
     if isinstance(machine, str):
         return Rescue(way, Result.CONTRADICTS, reason=machine)
@@ -221,4 +221,4 @@ def _rescue(
         return Rescue(way, Result.SAME_RULES)
     outcome, run = runner.made(machine)
     pairs = align(judged.trial.run, run)
-    return judge_rescue(way, call, run, pairs, outcome.behaviour == reference.outcome.behaviour)
+    return judge_rescue(way, call, run, pairs, behaves(outcome))

@@ -194,14 +194,26 @@ def _odd_calls(run: Run, reference: Run, pairs: Pairs) -> list[OddCall]:
             found.append(OddCall(Odd.FAILS, call, partner))
         elif partner.failed and not call.failed:
             found.append(OddCall(Odd.WORKS, call, partner))
-        elif not call.failed and _moved(call) != _moved(partner):
+        elif _ended(call) and _ended(partner) and _moved(call) != _moved(partner):
             found.append(OddCall(Odd.MOVED, call, partner))
     found += [OddCall(Odd.MISSING, call, None) for call in reference.calls if call.nr not in matched]
     return found
 
 
-def _moved(call: Call) -> bool | None:
-    return None if call.ret is None else call.ret != call.addr
+def _ended(call: Call) -> bool:
+    """A call that a task died in has neither failed nor succeeded."""
+    return call.ret is not None and not call.failed
+
+
+def _moved(call: Call) -> bool:
+    return call.ret != call.addr
+
+
+def behaves_alike(outcome: Outcome, reference: Outcome, noise: Noise) -> bool:
+    """As far as it can be told when the output depends on chance."""
+    if noise is Noise.NONE:
+        return outcome.behaviour == reference.behaviour
+    return outcome.error is None and _status(outcome) == _status(reference)
 
 
 def overall(verdicts: list[Verdict]) -> Verdict:

@@ -255,7 +255,8 @@ def _fail_if_nothing_ran(report: Report) -> None:
 
 
 def _print(report: Report, color: bool) -> None:
-    from emu.check.text import render, report_lines
+    from emu.check.lines import render
+    from emu.check.text import report_lines
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for text in render(report_lines(report), width=width, color=color):

@@ -11,10 +11,11 @@ import jsonschema
 import pytest
 
 from emu.check.aftermath import Did
+from emu.check.lines import render
 from emu.check.report import Report
 from emu.check.rescue import Result, Way
 from emu.check.run import Patience, check_mremap
-from emu.check.text import render, report_lines
+from emu.check.text import report_lines
 from emu.check.verdict import Noise, Odd, Verdict
 from emu.limits import Limits, Question
 from emu.machine import MachineConfig
