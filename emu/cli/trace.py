@@ -60,14 +60,14 @@ def _legend() -> str:
     "addresses",
     multiple=True,
     metavar="A[-B]",
-    help="Only faults at this address's page or in this range.  Repeatable.",
+    help="Only faults at this address's page or in this range (hexadecimal).  Repeatable.",
 )
 @click.option(
     "--kind",
     "kinds",
     multiple=True,
     metavar="KIND,...",
-    help="Only faults of these kinds (see below); also major, bad.",
+    help="Only faults of these kinds (see below); also minor, major, bad.",
 )
 @click.option(
     "--syscall",
@@ -113,9 +113,9 @@ def command(
     from emu.trace.session import TraceSession, machine_fields
 
     common = take_common(values)
-    categories = _categories(events, form)
+    categories = _categories(events, form, _needed(addresses, kinds, syscalls, insns))
     condition = _filter(pids, addresses, kinds, syscalls, only_errors)
-    scope = _insn_scope(insns, categories, form)
+    scope = _insn_scope(insns, form)
     with _output(output) as stream:
         machine = power_on(common.config)
         color = common.use_color(output is None and sys.stderr.isatty())
@@ -129,7 +129,7 @@ def command(
         status: int | None = None
         try:
             load(machine, argv)
-            status = run(machine)
+            status = run(machine, progress=output is not None and not common.quiet)
         finally:
             session.finish(status)
             _warn_of_size(sink, common.quiet)
@@ -150,18 +150,46 @@ def _words(values: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys(word for value in values for word in value.split(",") if word))
 
 
-def _categories(events: tuple[str, ...], form: str) -> list[str]:
+def _categories(events: tuple[str, ...], form: str, needed: dict[str, str]) -> list[str]:
+    """What is traced; ``needed``: events that an option is about -> the option.  Without ``-e`` they decide."""
     from emu.trace.perfetto import DEFAULT_EVENTS
     from emu.trace.session import known_categories
 
     known = known_categories()
-    chosen = _words(events) or (list(DEFAULT_EVENTS) if form == "perfetto" else ["faults"])
+    chosen = _words(events) or (list(DEFAULT_EVENTS) if form == "perfetto" else list(needed) or ["faults"])
     if "all" in chosen:
         return known
     for name in chosen:
+        if name.startswith(("trace=", "%")):  # strace's
+            raise click.BadParameter(f"{name!r}: for some calls only: -e syscalls --syscall ...", param_hint="-e")
         if name not in known:
-            raise click.BadParameter(f"no events {name!r}; there are {', '.join(known)}", param_hint="-e")
+            raise click.BadParameter(f"no events {name!r}; there are {', '.join(known)}, all", param_hint="-e")
+    for name, option in needed.items():
+        if name not in chosen:
+            raise click.BadParameter(f"needs -e {name}", param_hint=option)
     return chosen
+
+
+def _needed(
+    addresses: tuple[str, ...], kinds: tuple[str, ...], syscalls: tuple[str, ...], insns: str | None
+) -> dict[str, str]:
+    options = {
+        "--addr": ("faults", bool(addresses)),
+        "--kind": ("faults", bool(kinds)),
+        "--insns": ("faults", insns is not None and insns != "all"),
+        "--syscall": ("syscalls", bool(syscalls)),
+    }
+    return {events: option for option, (events, is_used) in options.items() if is_used}
+
+
+def _kinds(words: tuple[str, ...]) -> frozenset[str]:
+    """Names of ``--kind``, as :class:`Filter` has them."""
+    chosen = [word.lower() for word in _words(words)]
+    known = [*RULES, "minor", "major", "bad", *REFUSALS]
+    for word in chosen:
+        if word not in map(str.lower, known):
+            raise click.BadParameter(f"no kind {word!r}; there are {', '.join(known)}", param_hint="--kind")
+    return frozenset(chosen)
 
 
 def _filter(
@@ -177,10 +205,10 @@ def _filter(
         names = syscalls_named(_words(syscalls))
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--syscall") from error
-    return Filter(frozenset(pids), tuple(map(_address_range, addresses)), frozenset(_words(kinds)), names, only_errors)
+    return Filter(frozenset(pids), tuple(map(_address_range, addresses)), _kinds(kinds), names, only_errors)
 
 
-def _insn_scope(text: str | None, categories: list[str], form: str) -> tuple[InsnScope, int] | None:
+def _insn_scope(text: str | None, form: str) -> tuple[InsnScope, int] | None:
     """What ``--insns`` asks for."""
     from emu.trace.insns import InsnScope
 
@@ -195,8 +223,6 @@ def _insn_scope(text: str | None, categories: list[str], form: str) -> tuple[Ins
         raise click.BadParameter(
             f"{text!r} is neither all nor around-fault:N with N from 1 to {MAX_INSNS:,}", param_hint="--insns"
         )
-    if "faults" not in categories:
-        raise click.BadParameter(f"{text} needs -e faults", param_hint="--insns")
     return InsnScope.BEFORE_FAULTS, int(number)
 
 
@@ -205,11 +231,14 @@ def _address_range(text: str) -> tuple[int, int]:
     first, dash, last = text.partition("-")
     try:
         start = int(first, 16)
-        return (start, int(last, 16)) if dash else (start & -4096, (start & -4096) + 4096)
+        end = int(last, 16) if dash else (start & -4096) + 4096
     except ValueError as error:
         raise click.BadParameter(
             f"{text!r} is no address or range, such as 0x401000-0x402000", param_hint="--addr"
         ) from error
+    if end <= start:
+        raise click.BadParameter(f"{text!r} is an empty range", param_hint="--addr")
+    return (start, end) if dash else (end - 4096, end)
 
 
 @contextlib.contextmanager

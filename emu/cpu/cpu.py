@@ -39,6 +39,7 @@ from emu.cpu.quirks import FastMemory, Sse42, set_fast_memory
 from emu.cpu.registers import CpuRegisters, register_words
 from emu.cpu.stop import Stop, StopReason, Vector
 from kernel.hardware import Registers
+from kernel.trace import Tracepoint
 from mmu import walker
 from mmu.paging import PF_INSTR, PF_WRITE, VECTOR_GP
 from mmu.physmem import PhysMem
@@ -68,6 +69,11 @@ TSC_CYCLES_PER_BLOCK = 16
 _FIRST_SLICE_BLOCKS = 20_000
 _LAST_SLICE_BLOCKS = 1 << 40
 _FAULTS_PER_TLB_CHECK = 64
+
+
+TLB_FLUSH = Tracepoint("tlb:tlb_flush", "reason pages addr")
+"""As in ``trace/events/tlb.h``: ``pages`` is -1 for all.  What only lets the engine's TLB grow is no flush."""
+_ALL_PAGES = -1
 
 
 class Tick(Enum):
@@ -213,14 +219,21 @@ class Cpu:
     # Hardware (kernel/hardware.py) -----------------------------------------------------------------------------------
 
     def flush_tlb(self) -> None:
+        if TLB_FLUSH.on:
+            TLB_FLUSH.emit("local mm shootdown", _ALL_PAGES, None)
+        self._queue_flush()
+
+    def _queue_flush(self) -> None:
         self._instructions.forget_pages()
         self._flush_queued = True
         self._work_queued = True
 
     def flush_tlb_page(self, vaddr: int) -> None:
         """Like :meth:`flush_tlb`, for the one page at ``vaddr``."""
+        if TLB_FLUSH.on:
+            TLB_FLUSH.emit("local shootdown", 1, vaddr)
         if self._flush_page is None:
-            self.flush_tlb()
+            self._queue_flush()
         else:
             self._instructions.forget_pages()
             self._flush_page(self._processor, vaddr)
@@ -280,6 +293,8 @@ class Cpu:
         if registers is not self.live:
             self._load(registers)
         if cr3 != self._cr3:
+            if TLB_FLUSH.on:
+                TLB_FLUSH.emit("flush on task switch", _ALL_PAGES, None)
             self.engine.reg_write(abi.REG_CR3, cr3)  # flushes
             self._cr3 = cr3
             self._instructions.forget_pages()
@@ -414,7 +429,7 @@ class Cpu:
     def _let_tlb_grow(self) -> None:
         """At the end of a slice: flush if that makes the TLB larger, and look again soon; else look less often."""
         if self._tlb is None or self._tlb.wants_flush:
-            self.flush_tlb()
+            self._queue_flush()
             self._next_slice = _FIRST_SLICE_BLOCKS if self._tlb is not None else _LAST_SLICE_BLOCKS
         elif self._next_slice < _LAST_SLICE_BLOCKS:
             self._next_slice *= 2
@@ -477,7 +492,7 @@ class Cpu:
             if not self._faults_to_tlb_check:
                 self._faults_to_tlb_check = _FAULTS_PER_TLB_CHECK
                 if self._tlb is not None and self._tlb.wants_flush:
-                    self.flush_tlb()
+                    self._queue_flush()
         else:
             self.stop_for(StopReason.PAGE_FAULT, _VECTOR_PF, error_code, vaddr)
         if self._work_queued:

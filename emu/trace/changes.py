@@ -15,15 +15,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kernel.clock import NS_PER_FAULT
+from kernel.entry import SYS_ENTER
 from kernel.mm.fault import FAULT_AROUND_PAGES, FAULT_BEGIN, FaultResult
 from kernel.mm.pagetable import PTE_PRESENT
 from kernel.mm.rmap.policy import ANON_VMA_PREPARE
 from kernel.mm.swap import PTE_ENTRY_SHIFT, SWAP_OFFSET_MASK, SWAP_TYPE_SHIFT
 from kernel.mm.types import PAGE_MASK, PAGE_SHIFT, VM_GROWSDOWN, MmStruct, Vma
+from kernel.syscalls.names import syscall_name
+from kernel.task.deliver import SIGNAL_DELIVER
 from kernel.trace import Probe, Tracepoint
 
 if TYPE_CHECKING:
     from kernel.kernel import Kernel
+    from kernel.task.task import Task
 
 _KB_SHIFT = PAGE_SHIFT - 10
 
@@ -81,10 +85,17 @@ class FaultWatch:
         self._kernel = kernel
         self._before: _Before | None = None
         self._prepared: tuple[Vma, str] | None = None
+        self._delivering: set[Task] = set()
+        """Tasks that have been given a signal since their last system call."""
         self._attached: list[tuple[Tracepoint, Probe]] = []
 
     def attach(self) -> None:
-        for point, probe in ((FAULT_BEGIN, self._on_begin), (ANON_VMA_PREPARE, self._on_prepare)):
+        for point, probe in (
+            (FAULT_BEGIN, self._on_begin),
+            (ANON_VMA_PREPARE, self._on_prepare),
+            (SIGNAL_DELIVER, self._on_signal),
+            (SYS_ENTER, self._on_enter),
+        ):
             point.attach(probe)
             self._attached.append((point, probe))
 
@@ -121,15 +132,22 @@ class FaultWatch:
         vma, how, _anon_vma = values
         self._prepared = (vma, how)
 
+    def _on_signal(self, _point: Tracepoint, values: tuple[Any, ...]) -> None:
+        self._delivering.add(values[0])
+
+    def _on_enter(self, _point: Tracepoint, values: tuple[Any, ...]) -> None:
+        self._delivering.discard(values[0])
+
     # ---- after ---------------------------------------------------------------------------------------------------
 
     def take(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """``rule``, ``changed`` and ``cost`` of the fault whose ``exceptions:page_fault_user`` has these values."""
+        """``rule``, ``changed``, ``cost`` and ``syscall`` of the fault whose ``exceptions:page_fault_user`` has these
+        values."""
         before, self._before = self._before, None
         prepared, self._prepared = self._prepared, None
         rule = rule_of(values["kind"], values["result"])
         if before is None:  # the trace began inside this fault
-            return {"rule": rule, "changed": None, "cost": None}
+            return {"rule": rule, "changed": None, "cost": None, "syscall": None}
         zeroed, copied = self._work(before, values)
         stack = before.stack
         changed = {
@@ -150,7 +168,17 @@ class FaultWatch:
             "read_swap": read_swap,
             "reclaimed": vmstat.pgsteal_direct - before.pgsteal_direct,
         }
-        return {"rule": rule, "changed": changed, "cost": cost}
+        task = values["task"]
+        context = None if values["ip"] or task is None else self.kernel_context(task)
+        return {"syscall": context, "rule": rule, "changed": changed, "cost": cost}
+
+    def kernel_context(self, task: Task) -> str:
+        """For what the kernel has accessed the memory of ``task``: a system call, or ``signal``, ``exit``, ``exec``."""
+        if task in self._delivering:
+            return "exit" if task.exiting else "signal"
+        if task.syscall_nr >= 0:
+            return syscall_name(task.syscall_nr)
+        return "exit" if task.exiting else "exec"
 
     def _work(self, before: _Before, values: Mapping[str, Any]) -> tuple[int, int]:
         """Pages zeroed, pages copied."""
@@ -236,12 +264,12 @@ def changed_text(changed: Mapping[str, Any] | None) -> str:
 
 
 def cost_text(cost: Mapping[str, Any] | None) -> str:
-    """``1us copied``: virtual time, and the pages that were worked on (their number unless it is one)."""
+    """``1us, copied``: virtual time, and the pages that were worked on (their number unless it is one)."""
     if cost is None:
         return "-"
     work = [_count(cost["read_file"] + cost["read_swap"], "read"), _count(cost["reclaimed"], "reclaimed")]
     work += [_count(cost["zeroed"], "zeroed"), _count(cost["copied"], "copied")]
-    return " ".join([f"{cost['ns'] / 1000:g}us", *filter(None, work)])
+    return ", ".join([f"{cost['ns'] / 1000:g}us", *filter(None, work)])
 
 
 def _count(number: int, done: str) -> str:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
-
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 

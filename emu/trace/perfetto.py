@@ -26,6 +26,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, BinaryIO, NamedTuple
 
+from emu.trace.changes import changed_text, cost_text
 from kernel.clock import NS_PER_FAULT, NS_PER_SYSCALL
 
 DEFAULT_EVENTS = ("faults", "syscalls", "swap", "sched", "signal", "counters")
@@ -158,7 +159,15 @@ class PerfettoSink:
             "source": None if code["file"] is None else f"{code['file']}:{code['line']}",
             "insn": code["insn"],
             "pfn": record["pfn"],
+            "old_pfn": record["old_pfn"],
+            "rule": record["rule"],
+            "cost": record["cost"] and cost_text(record["cost"]),
         }
+        changed = changed_text(record["changed"])
+        if changed != "-":
+            args["changed"] = changed
+        if record.get("insns"):
+            args["insns"] = [f"{code['ip']} {code['text']}: {code['insn'] or '(bad)'}" for code in record["insns"]]
         name = f"fault {record['kind']}{major}"
         args = {key: value for key, value in args.items() if value is not None}
         self._slice(name, start_ns, end_ns, record["tgid"], record["pid"], "fault", args)

@@ -16,6 +16,16 @@ from kernel.syscalls.table import SyscallSpec
 
 _MASK64 = (1 << 64) - 1
 
+_REPEATED = {
+    "ENOENT": "no such name",
+    "ECHILD": "no such child",
+    "ESRCH": "no such task",
+    "ENOTDIR": "not a directory",
+    "ENOTEMPTY": "directory is not empty",
+    "ENOTCONN": "socket is not connected",
+}
+"""Reasons that only repeat what the error is; the commonest errors of all, so the lines stay short."""
+
 _RESTART_TEXT = {
     "ERESTARTSYS": "To be restarted if SA_RESTART is set",
     "ERESTARTNOINTR": "To be restarted",
@@ -86,7 +96,8 @@ def error_text(error: int, reason: str = "") -> str:
     name = errno_name(error)
     if error in RESTART_CODES:
         return f"? {name} ({_RESTART_TEXT[name]})"
-    return f"-1 {name} ({strerror(error)}{': ' + reason if reason else ''})"
+    adds = reason and reason != _REPEATED.get(name)
+    return f"-1 {name} ({strerror(error)}{': ' + reason if adds else ''})"
 
 
 def unknown_call(nr: int, args: Sequence[int]) -> tuple[str, list[str]]:

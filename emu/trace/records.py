@@ -1,9 +1,9 @@
 """Tracepoint values become records: dictionaries of plain values that JSON can hold, the only source of every format.
 
 A record has ``type`` (``fault``, ``syscall``, ``signal``, ``exit``, ``insn`` or ``event``), ``n`` (its number in the
-trace), ``ts_ns`` (virtual time), ``pid`` (the task's own id, strace's habit), ``tgid`` and ``comm``.  Addresses are "0x"
-strings, because JSON numbers lose bits beyond 53; all other numbers are numbers.  Fields may be added, never renamed.
-``schema/trace-1.json`` describes them.
+trace), ``ts_ns`` (virtual time), ``pid`` (the task's own id, strace's habit), ``tgid`` and ``comm``.  Addresses are
+"0x..." strings, because JSON numbers lose bits beyond 53; all other numbers are numbers.  Fields may be added, never
+renamed.  ``schema/trace-1.json`` describes them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from kernel.hardware import Reg
 from kernel.mm.fault import FaultResult
 from kernel.mm.rmap.policy import MERGE_REFUSED, FirstWrite
 from kernel.mm.types import MmStruct, Vma
-from kernel.syscalls.names import syscall_name
 from kernel.syscalls.table import SyscallSpec
 from kernel.task.task import Task
 from mmu.paging import PF_INSTR, PF_WRITE
@@ -77,9 +76,8 @@ class Recorder:
         record["result"] = FaultResult(values["result"]).name
         record["address"] = f"{values['vaddr']:#x}"
         record["area"] = None if vma is None else self._area(vma, values["vaddr"])
-        record["syscall"] = None
-        if not ip and task is not None:  # the kernel's own access to user memory, on behalf of a call
-            record["syscall"] = syscall_name(task.syscall_nr) if task.syscall_nr >= 0 else "exec"
+        record["syscall"] = change["syscall"]
+        if not ip and task is not None:  # the kernel's own access to user memory
             ip = task.regs.read(Reg.RIP)
         mm = task.mm if task is not None else None
         record["code"] = self._code(mm, ip)

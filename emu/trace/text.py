@@ -30,9 +30,10 @@ COLUMNS: tuple[tuple[str, int, str], ...] = (
     ("changed", 16, "what else changed: `stack +8K` (the area has grown), `anon_vma #3 made` or `adopted` (from a "
                     "neighbour), `1 table` (page tables allocated), `15 around` (pages of a file mapped beside it), "
                     "`slot 7 freed` or `kept` (its place on swap)"),
-    ("cost", 10, "virtual time charged (0 for a fault of the kernel itself), and what was done for it: pages read, "
+    ("cost", 11, "virtual time charged (0 for a fault of the kernel itself), and what was done for it: pages read, "
                  "reclaimed (to make room), zeroed, copied; with their number when it is not one"),
-    ("instruction", 0, "its disassembly; `in NAME()` when the kernel accessed the memory for a system call"),
+    ("instruction", 0, "its disassembly; `in NAME()` when the kernel accessed the memory for a system call, "
+                        "`in signal delivery` for a signal's frame"),
 )  # fmt: skip
 """(name, least width, meaning)"""
 
@@ -120,7 +121,7 @@ def fault_line(record: Mapping[str, Any]) -> str:
     area, code = record["area"], record["code"]
     insn = code["insn"] or "-"
     if record["syscall"] is not None:
-        insn = f"in {record['syscall']}()"
+        insn = _CONTEXTS.get(record["syscall"], f"in {record['syscall']}()")
     return _columns(
         [
             f"#{record['fault_nr']}",
@@ -138,6 +139,10 @@ def fault_line(record: Mapping[str, Any]) -> str:
             insn,
         ]
     )
+
+
+_CONTEXTS = {"signal": "in signal delivery", "exit": "in exit"}
+"""What the kernel did when it faulted, where that is no system call."""
 
 
 def source_text(code: Mapping[str, Any]) -> str:

@@ -47,7 +47,9 @@ class World:
     def __init__(self, form: str, *categories: str, condition: Filter | None = None) -> None:
         self.kernel = make_kernel()
         self.mm = make_mm(self.kernel)
-        self.task = FakeTask(pid=7, tgid=7, comm="prog", mm=self.mm, regs=PlainRegisters(), syscall_nr=-1)
+        self.task = FakeTask(
+            pid=7, tgid=7, comm="prog", mm=self.mm, regs=PlainRegisters(), syscall_nr=-1, exiting=False
+        )
         self.kernel.current = self.task
         self.stream = io.BytesIO()
         sink = TextSink(self.stream) if form == "text" else JsonLinesSink(self.stream)
