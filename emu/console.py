@@ -66,6 +66,8 @@ class HostConsole:
         self._resized = False
         self._announced = False
         """The kernel has been told that standard input can be read, and has not read it since."""
+        self.on_terminal_output: Callable[[bytes], None] | None = None
+        """Told what the guest is about to write to the terminal (progress displays)."""
 
     # ---- life ---------------------------------------------------------------------------------------------------
 
@@ -99,6 +101,11 @@ class HostConsole:
                     signal.signal(signal.SIGWINCH, self._old_winch)
             for fd in wakeup:
                 os.close(fd)
+
+    @property
+    def owns_terminal(self) -> bool:
+        """Has the guest begun to read from the terminal?"""
+        return self._saved is not None
 
     def interrupt(self) -> None:
         """Ctrl-C reached this process."""
@@ -247,6 +254,8 @@ class HostConsole:
 
     def write_tty(self, data: bytes) -> int:
         fd = next((fd for fd in (1, 2, 0) if self._kinds[fd] is StdioKind.TTY), self._tty_fd)
+        if self.on_terminal_output is not None:
+            self.on_terminal_output(data)
         return self.write(fd, data)
 
     def tty_settings(self) -> Termios:

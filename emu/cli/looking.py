@@ -110,12 +110,14 @@ def look(common: CommonOptions, argv: Sequence[str], at: str, pid: int | None, m
     """Run the program up to the moment; the view of it."""
     from emu.errors import MachineError, NotRunnable
     from emu.inspect.moment import Event
+    from emu.progress import shown
 
     moment = take_moment(at)
     with power_on(common.config) as machine:
         machine.kernel.notes_first_writes = True
         try:
-            stopped = machine.run_program(argv, until=moment)
+            with shown(machine, not common.quiet):
+                stopped = machine.run_program(argv, until=moment)
             if stopped.reason is Event.END:
                 raise CommandError(stopped.what)
             return make_view(machine.scene(pid))

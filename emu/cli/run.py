@@ -47,7 +47,7 @@ def command(argv: tuple[str, ...], gdb_port: int | None, report: str | None, **v
         load(machine, argv)
         if listener is not None:
             _wait_for_gdb(machine, listener, common.quiet)
-        status = recording.status = run(machine)
+        status = recording.status = run(machine, progress=not common.quiet)
     report_end(machine, common)
     return status
 

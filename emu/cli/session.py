@@ -28,23 +28,25 @@ def power_on(config: MachineConfig) -> Machine:
 
 
 def load(machine: Machine, argv: Sequence[str]) -> None:
-    from emu.machine import NotRunnable
+    from emu.errors import NotRunnable
 
     try:
-        machine.spawn(list(argv))
+        machine.spawn(argv)
     except NotRunnable as error:
         raise CommandError(error.message, Status(error.status)) from error
 
 
-def run(machine: Machine) -> int:
-    """Run to the end; the program's exit status."""
-    from emu.machine import CheckFailed, Deadlock
+def run(machine: Machine, *, progress: bool = False) -> int:
+    """Run to the end; the program's exit status.  ``progress``: show on a terminal how it is getting on."""
+    from emu.errors import CheckFailed, Deadlock
+    from emu.progress import shown
 
     # What has been loaded so far stays: the collector need not look at it again (see emu/cli/__init__.py).
     gc.freeze()
     gc.enable()
     try:
-        return machine.run()
+        with shown(machine, progress):
+            return machine.run()
     except (CheckFailed, Deadlock) as error:
         raise CommandError(str(error)) from error
 
