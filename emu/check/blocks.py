@@ -144,8 +144,8 @@ def _trials_text(report: Report, trials: list[Trial]) -> Iterator[str]:
 
 def _areas(report: Report, finding: Finding) -> Iterator[Line]:
     call, where = finding.call, finding.wheres[0]
-    if call.before is None or finding.is_injected:
-        return
+    if call.before is None or finding.is_injected or finding.error == "EINVAL":
+        return  # EINVAL is about the arguments
     yield labelled("areas", f"under {_range(call.before.start, call.before.end)} on {where.judged.trial.title}:")
     edges = {boundary.address: boundary for boundary in call.boundaries}
     width = max((len(_area_text(area)) for area in call.before.areas), default=0)
@@ -280,6 +280,13 @@ def _rescues(finding: Finding) -> Iterator[Line]:
         yield labelled("saved by", "no other rules: the failure was made on request")
         return
     label = "saved by"
+    tried = [rescue for where in finding.wheres for rescue in where.rescues]
+    if tried and all(
+        rescue.result is Result.SAME_RULES or (rescue.result, rescue.error) == (Result.FAILS, finding.error)
+        for rescue in tried
+    ):
+        yield labelled(label, ("no ", Style.DIM), f"  rules of the {len(Way)} that were tried: still {finding.error}")
+        return
     width = max(len(way.title) for way in Way)
     for way in Way:
         answers: dict[str, list[str]] = {}

@@ -44,7 +44,9 @@ def area_state(vma: Vma, locator: Locator) -> AreaState:
     )
 
 
-def boundaries(mm: MmStruct, start: int, end: int, locator: Locator, history: History) -> tuple[list[Boundary], int]:
+def boundaries(
+    mm: MmStruct, start: int, end: int, locator: Locator, history: History, max_told: int = MAX_BOUNDARIES
+) -> tuple[list[Boundary], int]:
     """The first places in ``[start, end)`` where one area ends, and how many there are."""
     found: list[Boundary] = []
     nr_found = 0
@@ -52,7 +54,7 @@ def boundaries(mm: MmStruct, start: int, end: int, locator: Locator, history: Hi
         if vma.vm_end >= end:
             break
         nr_found += 1
-        if len(found) < MAX_BOUNDARIES:
+        if len(found) < max_told:
             found.append(_boundary(vma, locator, history))
     return found, nr_found
 

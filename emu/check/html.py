@@ -7,7 +7,7 @@ reports (emu/report/html.py).  Nothing is said by colour alone: verdicts are wor
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
 
@@ -259,7 +259,11 @@ def _sweep(sweep: Sweep) -> str:
 
 def _calls(report: Report) -> str:
     calls = report.reference.run.calls
-    others = [judged for judged in report.judged if judged.trial is not report.reference]
+    others = [
+        (judged, {reference: nr for nr, reference in judged.pairs.items()})
+        for judged in report.judged
+        if judged.trial is not report.reference
+    ]
     rows = [
         [number(call.nr), code(call.text), code(_place(call.site)), text(_elsewhere(call, others))] for call in calls
     ]
@@ -267,11 +271,11 @@ def _calls(report: Report) -> str:
     return table(caption, ["nr", "call", "place", "elsewhere"], rows, "The program never calls mremap.")
 
 
-def _elsewhere(call: Call, others: Sequence[Judged]) -> str:
-    """In which other runs the same call failed or was not made."""
+def _elsewhere(call: Call, others: Sequence[tuple[Judged, Mapping[int, int]]]) -> str:
+    """In which other runs the same call, found by the reference's number, failed or was not made."""
     found: dict[str, list[str]] = {}
-    for judged in others:
-        partner = next((nr for nr, reference in judged.pairs.items() if reference == call.nr), None)
+    for judged, numbers in others:
+        partner = numbers.get(call.nr)
         error = "not made" if partner is None else judged.trial.run.calls[partner - 1].error
         if error != call.error:
             found.setdefault(error or "works", []).append(judged.trial.title)

@@ -9,7 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from emu.check.callers import Callers
-from emu.check.footprint import boundaries, footprint
+from emu.check.footprint import MAX_BOUNDARIES, boundaries, footprint
 from emu.check.history import History, memory_call_text
 from emu.check.model import Call, Chain, Refusal, Run, TaskEnd
 from emu.check.window import Window
@@ -38,6 +38,8 @@ MAX_CALLS = 10_000
 """More calls than that are counted only."""
 MAX_FOOTPRINTS = 2_000
 """Calls whose areas are kept, of those that succeed; failed ones' always are."""
+MAX_TOLD_IN_FULL = 200
+"""Calls over several areas; of later ones only the first boundary is told."""
 MAX_REFUSALS = 100
 """Other memory calls that fail."""
 _PROGRAM = "1"
@@ -50,6 +52,7 @@ class MremapCollector:
         kernel = machine.kernel
         kernel.notes_first_writes = True
         self._run = Run()
+        self._nr_spanning = 0
         self._failed: Counter[str] = Counter()
         self._recorder = Recorder(kernel)
         self._callers = Callers(kernel)
@@ -145,7 +148,11 @@ class MremapCollector:
         start, end = _old_range(call)
         call.before = footprint(mm, start, end, self._callers.locator)
         if call.before.nr_areas > 1 or _has_hole(call.before):
-            call.boundaries, call.nr_boundaries = boundaries(mm, start, end, self._callers.locator, self._history)
+            self._nr_spanning += 1
+            max_told = MAX_BOUNDARIES if self._nr_spanning <= MAX_TOLD_IN_FULL else 1
+            call.boundaries, call.nr_boundaries = boundaries(
+                mm, start, end, self._callers.locator, self._history, max_told
+            )
         call.destroyed = [footprint(mm, low, high, self._callers.locator) for low, high in _at_stake(call)]
 
     def _exit_mremap(
@@ -247,8 +254,10 @@ def _whole_pages(nr_bytes: int) -> int:
 
 
 def _old_range(call: Call) -> tuple[int, int]:
+    """What the call is about; no more than there can be of an address space."""
     start = call.addr & ~4095
-    return start, min(start + max(_whole_pages(call.old_len), 4096), 1 << 47)
+    end = start + max(_whole_pages(call.old_len), 4096)
+    return start, end if start >= 1 << 47 else min(end, 1 << 47)
 
 
 def _has_hole(found: Any) -> bool:

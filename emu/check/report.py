@@ -224,9 +224,9 @@ def _call(call: Call, partner: int | None) -> dict[str, Any]:
         "pid": call.pid,
         "comm": call.comm,
         "addr": _hex(call.addr),
-        "old_len_bytes": call.old_len,
-        "new_len_bytes": call.new_len,
-        "flags": call.flags,
+        "old_len_bytes": _exact(call.old_len),
+        "new_len_bytes": _exact(call.new_len),
+        "flags": _exact(call.flags),
         "new_addr": _hex(call.new_addr),
         "text": call.text,
         "ret": None if call.failed else _hex(call.ret),
@@ -266,6 +266,11 @@ def _after(after: After) -> dict[str, Any]:
         "unmapped": after.unmapped,
         "said": after.said,
     }
+
+
+def _exact(value: int) -> int | str:
+    """A number that JSON can hold, else "0x..."."""
+    return value if value < 1 << 53 else f"{value:#x}"
 
 
 def _hex(value: int | None) -> str | None:

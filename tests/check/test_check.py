@@ -119,6 +119,12 @@ class TestFinding:
         assert "on every kernel alike: the program's own business" in text_of(report)
 
 
+    def test_bad_arguments_are_no_matter_of_areas(self) -> None:
+        told = text_of(check("images/vmscript", "m:0:2:rw", "v:0:2:0:M", ways=tuple(Way)))
+        assert "EINVAL: mremap in remap (vmscript) vmscript.c:" in told and "new length 0" in told
+        assert "  areas " not in told and "saved by no   rules of the 4 that were tried: still EINVAL" in told
+
+
 class TestVerdicts:
     def test_the_newest_kernel_without_failures_is_the_reference(self) -> None:
         assert check("images/p1", "4", kernels=(TOGETHER, APART, "2.6.7")).reference.kernel == TOGETHER
@@ -230,6 +236,7 @@ class TestForms:
             check(reacts, "fixed"),
             check(reacts, "crash"),
             check("images/remap_multi"),
+            check("images/vmscript", f"v:~{0xFFFF << 48}:~{(1 << 64) - 1}:~1:M", f"v:0:~{(1 << 64) - 1}:~4095:255:0~1"),
             check("images/hello", kernels=(TOGETHER,)),
         ):
             jsonschema.validate(report.as_json(), SCHEMA)
