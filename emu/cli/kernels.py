@@ -13,7 +13,12 @@ from kernel.profile import BUG_NOTES, DEFAULT_KERNEL, PROFILES, RMAP_NOTES, Bug,
 
 
 @click.command("kernels")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON object instead of tables (schema: emu/schema/kernels-1.json).",
+)
 def command(as_json: bool) -> int:
     """List the kernels that --kernel can choose, and their memory-management rules.
 

@@ -83,7 +83,7 @@ _OPTIONS = [
                       "first process executes NAME for the first time).  Numbers are those of `pagewalk trace`."),
     click.option("--pid", type=int, metavar="N",
                  help="Look at this process instead of the one whose fault or call it was."),
-    click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema: emu/inspect/schema/inspect-1.json)."),
     click.option("-o", "--output", metavar="FILE", help="Write here instead of to stderr; - is stdout."),
 ]  # fmt: skip
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from emu.cli.options import CommonOptions
     from emu.machine import Machine, MachineConfig
 
+STATS_SCHEMA = 1
+"""Of ``--stats=FILE.json``: emu/schema/stats-1.json."""
+
 
 def power_on(config: MachineConfig) -> Machine:
     from emu.cpu.engine import EngineError
@@ -65,7 +68,7 @@ def report_end(machine: Machine, common: CommonOptions) -> None:
     if common.stats:
         try:
             with open(common.stats, "w", encoding="utf-8") as file:
-                json.dump(stats, file, indent=2)
+                json.dump({"type": "stats", "schema": STATS_SCHEMA} | stats, file, indent=2)
                 file.write("\n")
         except OSError as error:
             raise CommandError(f"--stats: {common.stats}: {error.strerror}") from error

@@ -13,7 +13,12 @@ from kernel.syscalls.table import BY_NAME, Param, SyscallSpec
 
 
 @click.command("syscalls")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON object instead of a table (schema: emu/schema/syscalls-1.json).",
+)
 @click.argument("names", nargs=-1, metavar="[NAME|%CLASS]...")
 def command(names: tuple[str, ...], as_json: bool) -> int:
     """List the supported system calls; NAME or %CLASS (strace's classes) narrows the list.
