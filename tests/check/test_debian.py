@@ -17,7 +17,7 @@ import pytest
 
 from tests.check.oracle import guest_mremaps, native_mremaps
 from tests.check.test_programs import KERNELS, OLD_MREMAP
-from tests.guest.harness import ROOT, fresh, pagewalk, require
+from tests.guest.harness import NOT_INSTALLED, ROOT, fresh, pagewalk, require
 
 WORKLOADS = ROOT / "docs/mremap-software"
 
@@ -121,7 +121,7 @@ def test_same_as_native(software: Software, tmp_path: Path) -> None:
 )
 @each
 def test_verdicts(software: Software, kernels: tuple[str, ...], tmp_path: Path) -> None:
-    options = ("mremap", "--json", "--kernels", ",".join(kernels))
+    options = ("mremap", "--json", "--no-rescue", "--kernels", ",".join(kernels))
     result = pagewalk(software.argv, options, verb="check", **software.start(tmp_path / "work"))
     report: dict[str, Any] = json.loads(result.stdout)
     assert {run["kernel"]: run["verdict"] for run in report["runs"]} == {k: software.verdict(k) for k in kernels}
@@ -139,8 +139,11 @@ def _lines_with(source: str, comment: str) -> list[int]:
     return [number for number, line in enumerate(lines, 1) if comment in line]
 
 
-@pytest.mark.parametrize("when", ["1", "every"])
-@each
+@pytest.mark.parametrize(
+    ("software", "when"),
+    [(one, when) for one in SOFTWARE for when in ("1", "every") if when == "1" or one.survives_refusal],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
 def test_refused_calls(software: Software, when: str, tmp_path: Path) -> None:
     """No memory for the first call, or for any: the same end, message and further calls as natively."""
     inject = f"inject=mremap:error=ENOMEM:when={'1' if when == '1' else '1+'}"
@@ -149,6 +152,15 @@ def test_refused_calls(software: Software, when: str, tmp_path: Path) -> None:
     assert (expected.status == 0) is software.survives_refusal
     how = software.start(tmp_path / "work")
     options = ("--kernel", "6.18", "--fail", f"mremap:ENOMEM@{when}")
+    assert guest_mremaps(software.argv, tmp_path, options, **how) == (expected, calls)
+
+
+@each
+def test_memory_that_always_moves(software: Software, tmp_path: Path) -> None:
+    """Nobody keeps an address of before a call that could have moved."""
+    expected, calls = native_mremaps(software.argv, tmp_path, **software.start(tmp_path / "work"))
+    options = ("--kernel", "6.18", "--limit", "always_move")
+    how = software.start(tmp_path / "work")
     assert guest_mremaps(software.argv, tmp_path, options, **how) == (expected, calls)
 
 
@@ -170,6 +182,30 @@ def test_lmdb_reads_without_mremap(argv: tuple[str, ...], tmp_path: Path) -> Non
     assert (expected.status, calls) == (0, [])
     fresh(work, environment)
     assert guest_mremaps(argv, tmp_path, cwd=work) == (expected, [])
+
+
+def test_lmdb_maps_anew_to_grow(tmp_path: Path) -> None:
+    """mdb_env_set_mapsize of an open environment: munmap and mmap."""
+    if not Path("/usr/lib/x86_64-linux-gnu/liblmdb.so.0").exists():
+        pytest.skip(f"{NOT_INSTALLED}liblmdb.so.0")
+    argv = ("/usr/bin/python3", "-IS", str(WORKLOADS / "mapsize.py"))
+    work = tmp_path / "work"
+    fresh(work, nothing)
+    expected, calls = native_mremaps(argv, tmp_path, cwd=work)
+    assert (expected.status, calls) == (0, [])
+    assert expected.stdout.count("map made larger") == 2
+    fresh(work, nothing)
+    assert guest_mremaps(argv, tmp_path, cwd=work) == (expected, [])
+
+
+def test_python_cannot_resize_what_is_advised_in_part(tmp_path: Path) -> None:
+    argv = ("/usr/bin/python3", "-IS", str(WORKLOADS / "advise.py"), "keep")
+    expected, calls = native_mremaps(argv, tmp_path, cwd=tmp_path)
+    assert expected.status == 1
+    assert expected.stderr.endswith("OSError: [Errno 14] Bad address\n")
+    assert [call.error for call in calls] == ["EFAULT"]
+    for kernel in ("2.6.7", "6.18"):
+        assert guest_mremaps(argv, tmp_path, ("--kernel", kernel), cwd=tmp_path) == (expected, calls)
 
 
 def test_a_database_without_memory_mapping_makes_no_calls(tmp_path: Path) -> None:
