@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import groupby
 
 _LABEL = 8
 """Columns of the word before the text of a block's line."""
@@ -55,7 +56,9 @@ def render(lines: Iterable[Line], *, width: int | None, color: bool) -> Iterator
     """Lines of text; wrapped at words to ``width`` columns, if there is one."""
     for one in lines:
         for spans in _wrap(one, width) if width is not None else [one.spans]:
-            text = "".join(_paint(text, style) if color else text for text, style in spans)
+            runs = groupby(spans, key=lambda span: span[1])
+            words = [("".join(text for text, _ in run), style) for style, run in runs]
+            text = "".join(_paint(text, style) if color else text for text, style in words)
             yield text.rstrip() if not color else text
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from emu.check.callers import Callers
 from emu.check.footprint import MAX_BOUNDARIES, boundaries, footprint
 from emu.check.history import History, memory_call_text
-from emu.check.model import Call, Chain, Refusal, Run, TaskEnd
+from emu.check.model import Call, Chain, Footprint, Refusal, Run, TaskEnd
 from emu.check.window import Window
 from emu.trace.printer import error_text
 from emu.trace.records import Recorder
@@ -186,7 +186,7 @@ class MremapCollector:
             call.after = footprint(mm, start, end, self._callers.locator)
             self._windows[task] = Window(call, mm)
             return
-        call.destroyed, call.boundaries = [], call.boundaries[:2]
+        call.destroyed = []
         if call.nr > MAX_FOOTPRINTS:
             call.before, call.boundaries = None, []
         elif ret is not None:
@@ -260,7 +260,7 @@ def _old_range(call: Call) -> tuple[int, int]:
     return start, end if start >= 1 << 47 else min(end, 1 << 47)
 
 
-def _has_hole(found: Any) -> bool:
+def _has_hole(found: Footprint) -> bool:
     """Does the range of a footprint with one area at the most reach beyond it?"""
     return not found.areas or found.areas[0].end < found.end
 
@@ -276,7 +276,7 @@ def _at_stake(call: Call) -> list[tuple[int, int]]:
     return [(start, end) for start, end in ranges if 0 <= start < end <= 1 << 47]
 
 
-def _destroyed(mm: MmStruct, call: Call, callers: Callers) -> list[Any]:
+def _destroyed(mm: MmStruct, call: Call, callers: Callers) -> list[Footprint]:
     """Of what was at stake before the call, that which is gone after it."""
     gone = []
     for before in call.destroyed:
@@ -286,5 +286,5 @@ def _destroyed(mm: MmStruct, call: Call, callers: Callers) -> list[Any]:
     return gone
 
 
-def _mapped_bytes(found: Any) -> int:
+def _mapped_bytes(found: Footprint) -> int:
     return sum(min(area.end, found.end) - max(area.start, found.start) for area in found.areas)

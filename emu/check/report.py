@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from emu.check.aftermath import as_json as deeds_json
+from emu.check.aftermath import next_deeds
 from emu.check.align import site_key
 from emu.check.finding import Finding, Site, Where, sites
 from emu.check.model import After, AreaState, Boundary, Call, Chain, FirstWrite, Footprint, Frame, MemoryEvent, TaskEnd
@@ -215,8 +216,6 @@ def _end(end: TaskEnd) -> dict[str, Any]:
 
 
 def _call(call: Call, partner: int | None) -> dict[str, Any]:
-    from emu.check.aftermath import next_deeds
-
     return {
         "nr": call.nr,
         "reference_call": partner,

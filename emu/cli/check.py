@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from emu.cli.compare import kernel_names
 from emu.cli.options import GuestCommand, machine_options, program_argument, take_common
@@ -21,9 +22,9 @@ from emu.cli.status import CommandError, Status
 if TYPE_CHECKING:
     from emu.check.report import Report
     from emu.check.run import MakeRuns, Patience
+    from emu.cli.options import CommonOptions
     from emu.jobs import Job, Outcome
     from emu.limits import Question
-    from emu.machine import MachineConfig
 
 _LEGEND = """\b
 Verdicts, for each kernel:
@@ -39,13 +40,18 @@ Exit status: 0 safe, 1 breaks somewhere, 3 could not tell.
 """
 
 
-@click.group("check", context_settings={"max_content_width": 110}, subcommand_metavar="WHAT ...")
-def command() -> None:
+@click.group(
+    "check", context_settings={"max_content_width": 110}, subcommand_metavar="WHAT ...", invoke_without_command=True
+)
+@click.pass_context
+def command(ctx: click.Context) -> None:
     """Answer a question about a program by running it under every kernel.
 
     \b
     pagewalk check mremap -- ./prog
     """
+    if ctx.invoked_subcommand is None:
+        raise click.UsageError("what is to be checked? write pagewalk check mremap -- PROG", ctx)
 
 
 class _CheckCommand(GuestCommand):
@@ -98,7 +104,7 @@ def check_mremap_command(
 
     asked = _question_of(values.pop("limit"), values.pop("fail"))
     common = take_common(values | {"limit": (), "fail": ()})
-    _refuse_shared(common.config)
+    _refuse_what_is_for_one_run(common)
     names = kernel_names(kernels)
     questions = asked + _questions(limits_file)
     patience = _patience(timeouts)
@@ -142,14 +148,17 @@ def _save(report: Report, path: str) -> None:
         raise CommandError(f"--report: {path}: {error.strerror}") from error
 
 
-def _refuse_shared(config: MachineConfig) -> None:
-    """The program runs many times: nothing that one run writes may be met by the next."""
-    if config.writable:
-        raise click.UsageError("--writable: the program runs many times and would meet its own changes; leave it out",
-                               click.get_current_context())  # fmt: skip
-    if config.swap is not None and ":" in config.swap:
-        raise click.UsageError("--swap FILE:SIZE: the runs cannot share one swap file; write --swap SIZE",
-                               click.get_current_context())  # fmt: skip
+def _refuse_what_is_for_one_run(common: CommonOptions) -> None:
+    """The program runs many times, under many kernels, and nothing that one run writes may be met by the next."""
+    ctx = click.get_current_context()
+    if ctx.get_parameter_source("kernel") is ParameterSource.COMMANDLINE:
+        raise click.UsageError("--kernel: the program runs under several; write --kernels NAME,...", ctx)
+    if common.stats is not None:
+        raise click.UsageError("--stats: the program runs many times; ask pagewalk run, or see --json", ctx)
+    if common.config.writable:
+        raise click.UsageError("--writable: the program runs many times and would meet its own changes", ctx)
+    if common.config.swap is not None and ":" in common.config.swap:
+        raise click.UsageError("--swap FILE:SIZE: the runs cannot share one swap file; write --swap SIZE", ctx)
 
 
 def _question_of(limit: tuple[str, ...], fail: tuple[str, ...]) -> list[Question]:

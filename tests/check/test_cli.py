@@ -80,6 +80,8 @@ def test_a_bad_limits_file(tmp_path: Path) -> None:
         (("--sweep=EVIL", "--", "images/p1"), "'EVIL' is no error"),
         (("--writable", "/tmp", "--", "images/p1"), "would meet its own changes"),
         (("--swap", "/tmp/x:1M", "--", "images/p1"), "cannot share one swap file"),
+        (("--kernel", "6.18", "--", "images/p1"), "write --kernels NAME,..."),
+        (("--stats", "--", "images/p1"), "--stats: the program runs many times"),
         (("--json", "--nonsense", "--", "images/p1"), "no such option '--nonsense'"),
     ],
 )
@@ -93,3 +95,4 @@ def test_a_program_that_is_not_there() -> None:
 
 def test_only_mremap_can_be_checked() -> None:
     assert "mmap" in refused("check", "mmap", "--", "images/p1")
+    assert "what is to be checked? write pagewalk check mremap -- PROG" in refused("check")
