@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from kernel.kernel import Kernel
     from kernel.task.task import Task
 
-_DIRECT = re.compile(r"(?:call|j\w+|loop\w*) (0x[0-9a-f]+)")
-_INDIRECT = re.compile(r"(?:call|jmp|ret|iret|rep\w* ret|syscall|int)")
+_DIRECT = re.compile(r"(?:\w+ )?(?:call|j\w+|loop\w*) (0x[0-9a-f]+)")
+_INDIRECT = re.compile(r"(?:\w+ )?(?:call|jmp|ret|iret|syscall|int)")
+"""With one prefix: ``notrack jmp``, ``bnd call``, ``repz ret``."""
 
 
 class Insn(NamedTuple):
@@ -179,7 +180,7 @@ class InsnStream:
                 time_ns += ns_per_block
             last_round = insns
             if following is not None and block.address <= following.address < block.address + block.nr_bytes:
-                last_round = _executed(insns, following.address)
+                last_round = _executed(insns, block, following)
             elif following is None and interruption is not None:
                 last_round = _before(insns, block, interruption.ip)
             self._execute(task, stream, last_round, time_ns)
@@ -257,15 +258,17 @@ def _before(insns: tuple[Insn, ...], block: Block, ip: int) -> tuple[Insn, ...]:
     return tuple(insn for insn in insns if insn.address < ip)
 
 
-def _executed(insns: tuple[Insn, ...], next_address: int) -> tuple[Insn, ...]:
-    """What has been executed of a block after which one at ``next_address``, inside it, has begun: all of it when its
-    last instruction leads there; else the block has changed its own code, and the engine has begun anew."""
-    if not insns:
-        return insns
-    last = insns[-1]
-    text = last.code["insn"] or ""
-    direct = _DIRECT.match(text)
-    leads_there = int(direct[1], 16) == next_address if direct else _INDIRECT.match(text) is not None
-    if leads_there or (last.repeats and last.address == next_address):
-        return insns
-    return tuple(insn for insn in insns if insn.address < next_address)
+def _executed(insns: tuple[Insn, ...], block: Block, following: Block) -> tuple[Insn, ...]:
+    """What has been executed of ``block``, when one that begins inside it has followed.
+
+    All of it, if its last instruction leads there: what begins inside it then ends where it ends.  If not, the block
+    has changed its own code, and the engine has begun anew at the instruction that did it, in a block of its own.
+    """
+    if following.address + following.nr_bytes == block.address + block.nr_bytes and insns:
+        last = insns[-1]
+        text = last.code["insn"] or ""
+        direct = _DIRECT.match(text)
+        leads_there = int(direct[1], 16) == following.address if direct else _INDIRECT.match(text) is not None
+        if leads_there or (last.repeats and last.address == following.address):
+            return insns
+    return tuple(insn for insn in insns if insn.address < following.address)

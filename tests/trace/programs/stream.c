@@ -1,6 +1,6 @@
 /* Every way of going from one instruction to another, without a C library: loops of one block, repeated string
    instructions (of no, one and many rounds, with page faults between the rounds), calls, faults that are served, a fault
-   that becomes a signal whose handler repairs it, a system call that fails, fork. */
+   that becomes a signal whose handler repairs it, code that changes itself, a system call that fails, fork. */
 typedef unsigned long word;
 
 static long call(long nr, long a, long b, long c, long d, long e, long f)
@@ -51,6 +51,17 @@ __attribute__((noinline)) static word depth(word n)
     return n ? depth(n - 1) + sum(n) : 1;
 }
 
+/* nop; mov byte [rip + 1], 2; mov eax, 1; nop; ret: the second instruction changes the third */
+static const unsigned char changing[] = {0x90, 0xc6, 5, 1, 0, 0, 0, 2, 0xb8, 1, 0, 0, 0, 0x90, 0xc3};
+
+static void change(void)
+{
+    void *page = (void *)call(MMAP, 0x300000000, 4096, 7, 0x32, -1, 0);
+    repeat(page, changing, sizeof changing);
+    ((void (*)(void))page)();
+    ((void (*)(void))page)();
+}
+
 struct action { void (*handler)(int); word flags; void (*restorer)(void); word mask; };
 
 __attribute__((used)) void run(void)
@@ -66,6 +77,7 @@ __attribute__((used)) void run(void)
     closed = page + 3 * 4096;
     call(MPROTECT, (long)closed, 4096, 0, 0, 0, 0);
     closed[5] = 7;                                     /* SIGSEGV; the handler opens the page */
+    change();
     call(MUNMAP, 1, 1, 0, 0, 0, 0);
     long child = call(FORK, 0, 0, 0, 0, 0, 0);
     if (child == 0)
