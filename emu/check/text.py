@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator
 
-from emu.check.aftermath import Deed, Did
+from emu.check.aftermath import Deed, Did, next_deeds
 from emu.check.blocks import blocks
 from emu.check.lines import Line, Style, line
 from emu.check.report import Report, Sweep
@@ -142,20 +142,27 @@ def _odd_text(judged: Judged) -> str:
         Odd.FAILS: "failed",
         Odd.WORKS: "worked that fail there",
         Odd.MOVED: "moved or stayed otherwise",
-        Odd.EXTRA: "more",
+        Odd.EXTRA: "made here only",
         Odd.MISSING: "not made",
     }
     parts = []
     for odd, text in texts.items():
         count = sum(one.odd is odd for one in judged.odd_calls)
         if count:
-            parts.append(f"{count} {'call' if count == 1 else 'calls'} {text}")
+            did = _did_text(judged) if odd is Odd.FAILS else ""
+            parts.append(f"{count} {'call' if count == 1 else 'calls'} {text}{did}")
     if judged.refusals:
         count = len(judged.refusals)
         parts.append(f"{count} other memory {'call' if count == 1 else 'calls'} failed")
     if not parts and judged.trial.outcome.injected:
         parts.append("failures were made")
     return ", ".join(parts)
+
+
+def _did_text(judged: Judged) -> str:
+    """What the tasks did after their calls had failed, in a word each."""
+    dids = dict.fromkeys(deed.did.value for odd in judged.failures for deed in next_deeds(odd.call))
+    return f" ({', '.join(dids)})" if dids else ""
 
 
 def _deed_text(deed: Deed) -> str:

@@ -73,6 +73,11 @@ class TestWhatTheProgramDid:
         assert [deed.did for deed in finding.deeds] == next_deeds
         assert [deed.did for deed in report.judged[0].deeds] == outcome
 
+    def test_the_table_names_it(self, reacts: Path) -> None:
+        lines = text_of(check(reacts, "copy")).splitlines()
+        happened = f"1 call failed (fell back); it behaves as on {TOGETHER} all the same"
+        assert f"{APART}  copes    1 EFAULT  {happened}" in lines
+
     def test_where_it_crashed(self, reacts: Path, line_of: dict[str, int]) -> None:
         [deed] = check(reacts, "crash").judged[0].deeds
         assert "SIGSEGV at 0xfff in main" in deed.evidence and f"reacts.c:{line_of['the crash']}" in deed.evidence
