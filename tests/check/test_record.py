@@ -1,4 +1,4 @@
-"""What is recorded inside a run: the call, whom to ask, what lay under its range, what made a boundary, what followed."""
+"""What is recorded inside a run: the call, whom to ask, its areas, what made a boundary, what came after a failure."""
 
 from __future__ import annotations
 
