@@ -1,6 +1,6 @@
 """docs/mremap-*.md: their console blocks, run in order, show what comes out.  /tmp/demo is a new directory each time.
 
-``python -m tests.check.test_docs_mremap`` writes what comes out now into them (blocks with ``...`` are left alone).
+``python -m tests.check.test_docs_mremap`` writes what comes out now into them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.check.test_programs import KERNELS, PROGRAMS
-from tests.cli.test_readme import examples, matches, rewrite, run
+from tests.docs.console import examples, matches, rewrite, run
 from tests.guest.harness import ROOT, require
 
 DOCUMENTS = sorted((ROOT / "docs").glob("mremap-*.md"))
