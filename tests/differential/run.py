@@ -11,9 +11,11 @@ VMSCRIPT = str(IMAGES / "vmscript")
 
 
 def run_native(script: list[str]) -> str:
-    """What the host's kernel answers, with the exit status when it is not 0."""
-    done = subprocess.run([VMSCRIPT, *script], capture_output=True, text=True, timeout=60, check=False)
-    return done.stdout + (f"exit {done.returncode} {done.stderr}" if done.returncode else "")
+    """What the host's kernel answers, with the exit status when it is not 0; a child may complain, too."""
+    done = subprocess.run(
+        [VMSCRIPT, *script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, check=False
+    )
+    return done.stdout + (f"exit {done.returncode} " if done.returncode else "")
 
 
 def run_machine(script: list[str], kernel: str = "6.18", **config: object) -> str:
