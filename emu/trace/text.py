@@ -156,14 +156,19 @@ _INSN_WIDTHS = (14, 28, 16)
 
 def insn_lines(insns: Sequence[Mapping[str, Any]], is_fault_of_program: bool) -> list[str]:
     """Address, symbol, source line where another one begins, instruction; ``=>`` marks the one that has faulted."""
-    lines, previous = [], ""
-    for number, code in enumerate(insns, 1):
+    rows, previous = [], ""
+    for code in insns:
         source = source_text(code)
-        mark = "=> " if is_fault_of_program and number == len(insns) else "   "
-        values = (code["ip"], code["text"], "" if source == previous else source)
-        cells = [f"{value:<{width}}" for value, width in zip(values, _INSN_WIDTHS, strict=True)]
-        lines.append(f"{_INSN_INDENT}{mark}{'  '.join(cells)}  {code['insn'] or '(bad)'}")
+        rows.append((code["ip"], code["text"], "" if source == previous else source))
         previous = source
+    widths = [
+        max(least, *map(len, column)) for least, column in zip(_INSN_WIDTHS, zip(*rows, strict=True), strict=True)
+    ]
+    lines = []
+    for number, (row, code) in enumerate(zip(rows, insns, strict=True), 1):
+        mark = "=> " if is_fault_of_program and number == len(insns) else "   "
+        cells = [f"{value:<{width}}" for value, width in zip(row, widths, strict=True)]
+        lines.append(f"{_INSN_INDENT}{mark}{'  '.join(cells)}  {code['insn'] or '(bad)'}")
     return lines
 
 

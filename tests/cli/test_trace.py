@@ -13,7 +13,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from tests.cli.pagewalk import ROOT, pagewalk
+from emu.trace.changes import REFUSALS, RULES
+from emu.trace.text import COLUMNS
+from tests.cli.pagewalk import ROOT, pagewalk, refused
 
 FAULTS = "images/faults"
 
@@ -123,6 +125,78 @@ def test_memory_calls_read_as_strace_prints_them(tmp_path: Path, args: tuple[str
         "trace", "-e", "syscalls", "--syscall", "%memory", "--kernel", "6.18", "--", "images/vmscript", *args
     )
     assert normalised(done.stderr) == normalised(calls.read_text())
+
+
+def test_help_explains_columns_and_kinds() -> None:
+    said = pagewalk("trace", "--help").stdout
+    for name, _, _ in COLUMNS:
+        assert re.search(rf"^    {name} ", said, re.MULTILINE), name
+    for kind in (*RULES, *REFUSALS):
+        assert re.search(rf"^    {kind} ", said, re.MULTILINE), kind
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--kind", "nope"), "no kind 'nope'; there are zero, anonymous, "),
+        (("-e", "syscalls", "--kind", "cow"), "invalid value for --kind: needs -e faults"),
+        (("-e", "faults", "--syscall", "brk"), "invalid value for --syscall: needs -e syscalls"),
+        (("-e", "mm", "--addr", "1000"), "invalid value for --addr: needs -e faults"),
+        (("--addr", "5000-3000"), "'5000-3000' is an empty range"),
+        (("--addr", "main"), "'main' is no address or range"),
+        (("-e", "trace=mmap"), "for some calls only: -e syscalls --syscall"),
+        (("-e", "fault"), "no events 'fault'; there are faults, syscalls, "),
+        (("--syscall", "mmmap"), "no system call 'mmmap'; classes are "),
+    ],
+)
+def test_options_that_mean_nothing(args: tuple[str, ...], said: str) -> None:
+    assert said in refused("trace", *args, "--", FAULTS)
+
+
+def test_options_say_what_is_traced() -> None:
+    calls = pagewalk("trace", "--syscall", "mmap,%process", "--", FAULTS).stderr.splitlines()
+    assert calls and all(line.startswith("[pid ") for line in calls)
+    assert {line.split("] ")[1].split("(")[0] for line in calls if "(" in line} >= {"mmap", "fork", "wait4"}
+    both = pagewalk("trace", "--syscall", "mmap", "--kind", "cow", "--", FAULTS).stderr
+    assert "#nr " in both and " mmap(" in both and " munmap(" not in both
+
+
+def test_kinds_as_they_are_printed() -> None:
+    done = pagewalk("trace", "--kind", "SIGSEGV_MAPERR", "--", "images/segv")
+    rows = [line.split()[3] for line in done.stderr.splitlines() if re.match(r"#\d", line)]
+    assert len(rows) > 1 and set(rows) == {"SIGSEGV_MAPERR"}
+
+
+def test_flushes_of_the_tlb() -> None:
+    events = [record for record in trace("-e", "tlb", "--", FAULTS) if record["type"] == "event"]
+    reasons = {record["fields"]["reason"]: record["fields"] for record in events}
+    assert set(reasons) == {"flush on task switch", "local shootdown", "local mm shootdown"}
+    assert reasons["flush on task switch"]["pages"] == -1 and reasons["local shootdown"]["pages"] == 1
+    assert int(reasons["local shootdown"]["addr"], 16) > 0
+
+
+def test_a_signal_s_frame_is_no_call_s(tmp_path: Path) -> None:
+    source = tmp_path / "frame.c"
+    source.write_text(ON_ANOTHER_STACK)
+    subprocess.run(["gcc", "-static", "-o", str(tmp_path / "frame"), str(source)], check=True)
+    done = pagewalk("trace", "-e", "faults,syscalls", "--", tmp_path / "frame")
+    lines = done.stderr.splitlines()
+    (at,) = (number for number, line in enumerate(lines) if "--- SIGUSR1 " in line)
+    assert lines[at + 1].endswith("  in signal delivery") and " write " in lines[at + 1]
+
+
+ON_ANOTHER_STACK = """\
+#include <signal.h>
+#include <sys/mman.h>
+static void handle(int sig) { (void)sig; }
+int main(void) {
+    stack_t stack = {.ss_sp = mmap(0, 65536, 3, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), .ss_size = 65536};
+    struct sigaction action = {.sa_handler = handle, .sa_flags = SA_ONSTACK};
+    sigaltstack(&stack, 0);
+    sigaction(SIGUSR1, &action, 0);
+    return raise(SIGUSR1);
+}
+"""
 
 
 def normalised(text: str) -> list[str]:

@@ -146,6 +146,17 @@ def test_calls_and_faults_are_those_of_the_trace() -> None:
             assert (event["pid"], event["tid"]) == (record["tgid"], record["pid"])
 
 
+def test_faults_say_what_they_changed_and_which_instructions_led_there() -> None:
+    args = ("--insns", "around-fault:4", *FAULTS)
+    faults = [event["args"] for event in trace(*args)["traceEvents"] if event.get("cat") == "fault"]
+    lists = [fault["insns"] for fault in faults if "insns" in fault]
+    assert len(lists) > 40 and all(1 <= len(insns) <= 4 for insns in lists)
+    (write,) = (f for f in faults if f["code"].startswith("write_after_fork") and f["access"] == "write")
+    assert write["cost"] == "1us, copied" and "a copy" in write["rule"] and "changed" not in write
+    assert write["insns"][-1].endswith(write["insn"]) and write["pfn"] != write["old_pfn"]
+    assert any(fault.get("changed", "").startswith("anon_vma #") for fault in faults)
+
+
 def test_a_call_lasts_from_its_entry_to_its_return() -> None:
     waits = [event for event in trace(*FAULTS)["traceEvents"] if event["name"] == "wait4"]
     (wait,) = waits
