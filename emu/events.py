@@ -75,21 +75,26 @@ class WhenWatch:
     def _on_record(self, record: Record) -> None:
         from emu.inspect.moment import Event, Moment, Stopped
 
-        if self._when.condition(record):
-            kernel = self._board.kernel
-            task = kernel.tasks.get(record["pid"]) or kernel.current
-            what = f"after {record.get('event') or record['type']}"
-            is_user_fault = record["type"] == "fault" and record["syscall"] is None
-            self._on_reach(
-                Stopped(
-                    Moment(Event.RECORD),
-                    what,
-                    task,
-                    None if task is None else task.mm,
-                    record=record,
-                    in_kernel=not is_user_fault and record["type"] != "syscall",
-                )
-            )
+        if not self._when.condition(record):
+            return
+        kernel = self._board.kernel
+        task = kernel.tasks.get(record["pid"]) or kernel.current
+        mm = None if task is None else task.mm
+        address = int(record["address"], 16) if record["type"] == "fault" else None
+        is_between = record["type"] == "syscall" or (record["type"] == "fault" and record["syscall"] is None)
+        self._on_reach(
+            Stopped(Moment(Event.RECORD), _in_words(record), task, mm, address, record, in_kernel=not is_between)
+        )
+
+
+def _in_words(record: Record) -> str:
+    """The event that ``record`` tells of."""
+    kind = record["type"]
+    if kind == "fault":
+        return f"after fault {record['fault_nr']}"
+    if kind == "syscall":
+        return f"after {record['name']}"
+    return f"at {record.get('event') or kind}"
 
 
 class Subscription:
@@ -97,6 +102,7 @@ class Subscription:
 
     def __init__(self, board: Board, names: tuple[str, ...], callback: Callback) -> None:
         """ValueError for a name that is none."""
+        self.names = names
         self._board = board
         self._callback: Callback | None = callback
         self._recorder = Recorder(board.kernel)
@@ -121,6 +127,9 @@ class Subscription:
             session = TraceSession(board.kernel, categories, _Sink(self, types))
             session.start((), {})
             self._sessions.append(session)
+
+    def __repr__(self) -> str:
+        return f"<Subscription {' '.join(self.names)}{'' if self.is_open else ' (closed)'}>"
 
     @property
     def is_open(self) -> bool:

@@ -57,7 +57,7 @@ class Machine(Board):
     ...     machine.spawn(["images/hello"], capture=True)
     ...     machine.run()
     ...     machine.stdout
-    <Task 2 hello running>
+    <Task 2 'hello' RUNNING>
     0
     b'Hello, world\\n'
     """
@@ -242,7 +242,8 @@ class Machine(Board):
 
         >>> with Machine() as machine, machine.record("faults") as faults:
         ...     _ = machine.run_program(["images/hello"], capture=True)
-        >>> [(fault["access"], fault["kind"], fault["area"]["name"]) for fault in faults[-2:]]
+        >>> [(fault["access"], fault["kind"], fault["address"]) for fault in faults[-2:]]
+        [('exec', 'file', '0x401000'), ('read', 'file', '0x402000')]
         """
         from emu.events import Recording, Subscription
 

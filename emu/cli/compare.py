@@ -26,7 +26,7 @@ Columns:
             the files that the program left do
   areas     of the first process when it ended / of any process at its peak
   merges    areas that were joined to a neighbour
-  refused   touching areas that stayed apart: because of flags / file / page offset / anon_vma
+  refused   touching areas that stayed apart: because of flags / file / page offset (pgoff) / anon_vma
   anon_vma  anon_vmas of the first process at its end, and their lists: mean / longest
   rmap      memory of the reverse map at that moment, in bytes, as that kernel would have spent it
   mremap    calls that succeeded, and that failed, by error

@@ -23,11 +23,19 @@ def command(as_json: bool) -> int:
     """List the kernels that --kernel can choose, and their memory-management rules.
 
     \b
+    pagewalk kernels
+    pagewalk kernels --json
+
+    \b
+    Columns:
+    kernel    its name for --kernel
     rmap      how a page's mappings are found (--rmap)
     merge     the era whose rules join neighbouring areas
     mprotect  how mprotect joins areas
     mremap    what mremap accepts, and what it has done when it fails (--mremap)
     mlock     how mlock goes through its range
+
+    Below: each kernel in short and where its rules come from, the policies of --rmap, the defects of --bug.
     """
     if as_json:
         print(json.dumps(_as_json(), indent=2))

@@ -24,9 +24,16 @@ def command(names: tuple[str, ...], as_json: bool) -> int:
     """List the supported system calls; NAME or %CLASS (strace's classes) narrows the list.
 
     \b
-    nr       number on x86-64
-    class    as in strace -e trace=%CLASS
-    support  full, or partial; the last column then says what is missing
+    pagewalk syscalls
+    pagewalk syscalls mremap %memory
+
+    \b
+    Columns:
+    nr            number on x86-64
+    call          its name and arguments
+    class         as in strace -e trace=%CLASS
+    support       full or partial
+    what it does  and, of a partial one, what is missing
 
     With names, every flag that an argument may have is listed too.
     """
