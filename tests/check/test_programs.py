@@ -164,6 +164,9 @@ def test_programs_that_only_need_memory_survive_other_habits_of_mremap(limit: st
         ("remap_ring", "breaks"),
         ("remap_semispace", "breaks"),
         ("remap_compact", "breaks"),
+        ("remap_guard", "breaks"),
+        ("remap_merged", "breaks"),
+        ("remap_jit", "breaks"),
     ],
 )
 def test_a_refused_call(name: str, verdict: str) -> None:
