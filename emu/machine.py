@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack, overload
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack, overload
 
 from emu.board import Board
 from emu.config import MachineConfig, MachineOptions, fields_of
@@ -43,6 +43,15 @@ __all__ = [
     "NotNow",
     "NotRunnable",
 ]
+
+
+class Spawning(TypedDict, total=False):
+    """The keywords of :meth:`Machine.spawn`."""
+
+    env: Mapping[str, str] | None
+    cwd: str | None
+    stdin: bytes | None
+    capture: bool
 
 
 class Machine(Board):
@@ -106,15 +115,16 @@ class Machine(Board):
         children write in :attr:`stdout` and :attr:`stderr`.  Raises :class:`NotRunnable`.
         """
         self._runner.must_be_quiet("spawn")
-        return self._spawn(argv, env, cwd, stdin, capture)
+        return self._spawn(argv, env=env, cwd=cwd, stdin=stdin, capture=capture)
 
     def _spawn(
         self,
         argv: Sequence[str],
-        env: Mapping[str, str] | None,
-        cwd: str | None,
-        stdin: bytes | None,
-        capture: bool,
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        stdin: bytes | None = None,
+        capture: bool = False,
     ) -> Task:
         from emu.spawn import spawn_program
 
@@ -187,15 +197,11 @@ class Machine(Board):
         return self._runner.run(self.run_to_end, until)
 
     @overload
-    def run_program(
-        self, argv: Sequence[str], until: None = None, *, stdin: bytes | None = ..., capture: bool = ...
-    ) -> int: ...
+    def run_program(self, argv: Sequence[str], until: None = None, **spawning: Unpack[Spawning]) -> int: ...
     @overload
+    def run_program(self, argv: Sequence[str], until: Until, **spawning: Unpack[Spawning]) -> Stopped: ...
     def run_program(
-        self, argv: Sequence[str], until: Until, *, stdin: bytes | None = ..., capture: bool = ...
-    ) -> Stopped: ...
-    def run_program(
-        self, argv: Sequence[str], until: Until | None = None, *, stdin: bytes | None = None, capture: bool = False
+        self, argv: Sequence[str], until: Until | None = None, **spawning: Unpack[Spawning]
     ) -> int | Stopped:
         """:meth:`spawn` and :meth:`run` in one; ``until`` may be a moment of loading the program, as its first faults
         are."""
@@ -204,7 +210,7 @@ class Machine(Board):
             raise NotNow("run_program: a program is under way; spawn another one, and run both")
 
         def spawn_and_run() -> int:
-            self._spawn(argv, None, None, stdin, capture)
+            self._spawn(argv, **spawning)
             return self.run_to_end()
 
         return self._runner.run(spawn_and_run, until)

@@ -13,10 +13,10 @@ look like swap space (mkswap's signature) is refused, so that a slip does not de
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from emu.limits import parse_size
 from kernel.mm.swap import SIGNATURE, mkswap
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ MIN_SWAP_BYTES = 10 * PAGE_SIZE
 MAX_SWAP_BYTES = 64 << 30
 
 _IOV_MAX = 1024
-_SIZE = re.compile(r"(\d+)([KMG]?)", re.IGNORECASE)
-_SHIFTS = {"": 0, "K": 10, "M": 20, "G": 30}
 
 
 class FileSwapDevice:
@@ -70,10 +68,9 @@ class FileSwapDevice:
 def parse_swap(spec: str) -> tuple[str | None, int]:
     """(file or None, bytes) of a ``--swap`` option.  Raises ValueError with a text for the user."""
     name, colon, size_text = spec.rpartition(":")
-    match = _SIZE.fullmatch(size_text)
-    if match is None:
+    nr_bytes = parse_size(size_text)
+    if nr_bytes is None:
         raise ValueError(f"--swap {spec}: expected SIZE or FILE:SIZE, SIZE like 256M")
-    nr_bytes = int(match[1]) << _SHIFTS[match[2].upper()]
     if not MIN_SWAP_BYTES <= nr_bytes <= MAX_SWAP_BYTES:
         raise ValueError(f"--swap {spec}: from 40K to 64G is possible")
     if colon and not name:

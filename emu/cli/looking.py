@@ -80,10 +80,12 @@ _OPTIONS = [
     click.option("--at", default="exit", show_default=True, metavar="MOMENT",
                  help="When to look: exit (just before the first process' address space goes), fault:N (when the N-th "
                       "fault was served), syscall:N (when the N-th system call has returned), sym:NAME (before the "
-                      "first process executes NAME for the first time).  Numbers are those of `pagewalk trace`."),
+                      "first process executes NAME for the first time) or time:SECONDS (by the program's clock, which "
+                      "starts at 1).  Numbers are those of `pagewalk trace`."),
     click.option("--pid", type=int, metavar="N",
                  help="Look at this process instead of the one whose fault or call it was."),
-    click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema: emu/inspect/schema/inspect-1.json)."),
+    click.option("--json", "as_json", is_flag=True,
+                 help="Print one JSON object (schema: emu/inspect/schema/inspect-1.json)."),
     click.option("-o", "--output", metavar="FILE", help="Write here instead of to stderr; - is stdout."),
 ]  # fmt: skip
 

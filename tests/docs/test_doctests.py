@@ -23,9 +23,10 @@ def in_the_checkout() -> Iterator[None]:
     os.chdir(before)
 
 
-def test_the_page_on_the_python_api() -> None:
-    results = doctest.testfile(str(ROOT / "docs/python-api.md"), module_relative=False, optionflags=FLAGS)
-    assert results.failed == 0 and results.attempted >= 20
+@pytest.mark.parametrize("page, least", [("README.md", 4), ("docs/python-api.md", 20)])
+def test_pages(page: str, least: int) -> None:
+    results = doctest.testfile(str(ROOT / page), module_relative=False, optionflags=FLAGS)
+    assert results.failed == 0 and results.attempted >= least
 
 
 @pytest.mark.parametrize("name", MODULES)

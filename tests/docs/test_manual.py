@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import emu
+from emu import Machine
+from emu.config import MachineOptions
 from emu.trace.session import known_categories
 from kernel.trace import tracepoints
 from tests.cli.pagewalk import ROOT, pagewalk
@@ -49,6 +52,13 @@ def test_every_tracepoint_is_explained_with_its_fields(point: object) -> None:
 
 def test_every_category_is_explained() -> None:
     assert [name for name in known_categories() if f"`{name}`" not in TRACING] == []
+
+
+def test_the_python_api_is_explained() -> None:
+    text = (ROOT / "docs/python-api.md").read_text(encoding="utf-8")
+    methods = [name for name, value in vars(Machine).items() if not name.startswith("_") and name != "unimplemented"]
+    assert [name for name in (*methods, *MachineOptions.__annotations__) if not re.search(rf"\b{name}\b", text)] == []
+    assert [name for name in emu.__all__ if name != "__version__" and not re.search(rf"\b{name}\b", text)] == []
 
 
 @pytest.mark.parametrize("verb", lists.verbs())
