@@ -161,7 +161,7 @@ class FaultWatch:
         vmstat = self._kernel.vmstat
         read_swap = vmstat.pswpin - before.pswpin
         cost = {
-            "ns": NS_PER_FAULT if values["ip"] else 0,
+            "ns": NS_PER_FAULT if values["ip"] and not self._kernel.clock.is_host else 0,
             "zeroed": zeroed,
             "copied": copied,
             "read_file": (vmstat.pgpgin - before.pgpgin >> _KB_SHIFT) - read_swap,
