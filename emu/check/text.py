@@ -75,9 +75,13 @@ def summary_text(report: Report) -> str:
 
 def _sweep_text(sweep: Sweep) -> str:
     bad = len([row for row in sweep.rows if not row.copes])
-    if not bad:
-        return f"it copes with each of {len(sweep.rows)} failures"
-    return f"it does not cope with {bad} of {len(sweep.rows)} failures"
+    if bad:
+        return f"it does not cope with {bad} of {len(sweep.rows)} failures"
+    reported = len([row for row in sweep.rows if row.coping is Coping.REPORTS])
+    if reported == len(sweep.rows):
+        return f"it reports each of {reported} failures"
+    also = f", {reported} of them by reporting an error" if reported else ""
+    return f"it copes with each of {len(sweep.rows)} failures{also}"
 
 
 def _table(report: Report, question: str | None) -> Iterator[Line]:
