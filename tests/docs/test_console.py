@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.cli.pagewalk import ROOT
@@ -18,3 +20,8 @@ def test_there_are_examples() -> None:
     """Of the README and of the tutorial, so that a change of the fence does not make all tests vanish."""
     counts = {str(path.relative_to(ROOT)): len(list(examples(path))) for path in DOCUMENTS}
     assert counts["README.md"] >= 3 and counts["docs/tutorial.md"] >= 15
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_shown_depends_on_where_the_checkout_is(path: Path) -> None:
+    assert str(ROOT) not in path.read_text(encoding="utf-8")
