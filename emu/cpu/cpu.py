@@ -265,14 +265,14 @@ class Cpu:
         """Is code waiting to be forgotten, which needs the engine stopped?"""
         return bool(self._stale_code)
 
-    def watch_instructions(self, on_blocks: OnBlocks) -> InsnWatch:
-        """Say which blocks of instructions are executed (``insn_watch.py``); the handlers must have been set before.
+    def watch_instructions(self, on_blocks: OnBlocks, at_most: int | None = None) -> InsnWatch:
+        """Say which blocks of instructions are executed (``insn_watch.py``), at each time the last ``at_most`` of them.
 
-        EngineError where this host cannot have it.
+        The handlers must have been set before.  EngineError where this host cannot have it.
         """
         from emu.cpu.insn_watch import InsnWatch
 
-        self.insns = InsnWatch(self, on_blocks)
+        self.insns = InsnWatch(self, on_blocks) if at_most is None else InsnWatch(self, on_blocks, at_most)
         return self.insns
 
     # Running --------------------------------------------------------------------------------------------------------

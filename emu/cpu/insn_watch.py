@@ -19,6 +19,7 @@ the program has stored there meanwhile.  A block that changes itself ends, for u
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -58,6 +59,9 @@ class _Entry(ctypes.Structure):
 ENTRY_BYTES = ctypes.sizeof(_Entry)
 
 
+_ENTRY = struct.Struct("<QII")
+
+
 class BlockBuffer(ctypes.Structure):
     """What the stub works on.  ``first`` never matches a block: the stub compares with the entry before ``next``."""
 
@@ -80,28 +84,29 @@ class BlockBuffer(ctypes.Structure):
     def nr_entries(self) -> int:
         return int(self.next - self.start) // ENTRY_BYTES
 
-    def take(self) -> list[Block]:
-        """All entries; the buffer is then empty."""
-        entries = self.entries
-        blocks = [
-            Block(entry.address, entry.nr_bytes, entry.times) for entry in (entries[i] for i in range(self.nr_entries))
-        ]
+    def take(self, at_most: int) -> list[Block]:
+        """The last entries; the buffer is then empty."""
+        nr_entries = self.nr_entries
+        first, end = max(0, nr_entries - at_most), nr_entries
+        offset = BlockBuffer.entries.offset
+        entries = memoryview(self).cast("B")[offset + ENTRY_BYTES * first : offset + ENTRY_BYTES * end]
         self.next = self.start
-        return blocks
+        return list(map(Block._make, _ENTRY.iter_unpack(entries)))
 
 
 class InsnWatch:
-    """Made by :meth:`Cpu.watch_instructions`.
+    """Made by :meth:`Cpu.watch_instructions`; of the blocks since it has spoken last, it tells the last ``at_most``.
 
     Invariant: while the engine does not run, and while a handler of the kernel runs, the buffer is empty.
     """
 
-    def __init__(self, cpu: Cpu, on_blocks: OnBlocks) -> None:
+    def __init__(self, cpu: Cpu, on_blocks: OnBlocks, at_most: int = BUFFER_BLOCKS) -> None:
         stubs = cpu.stubs
         if stubs is None:
             raise EngineError("watching instructions needs executable memory on an x86-64 host")
         self._cpu = cpu
         self._on_blocks = on_blocks
+        self._at_most = min(at_most, BUFFER_BLOCKS)
         self._callback = _FullCallback(self._on_full)
         self._buffer = BlockBuffer(ctypes.cast(self._callback, ctypes.c_void_p).value or 0)
         self._on_syscall, self._on_page_fault = cpu.on_syscall, cpu.on_page_fault
@@ -119,24 +124,24 @@ class InsnWatch:
     # ---- when to tell --------------------------------------------------------------------------------------------
 
     def _serve_syscall(self, *args: int) -> int | None:
-        self._on_blocks(self._buffer.take(), None)
+        self._on_blocks(self._buffer.take(self._at_most), None)
         return self._on_syscall(*args)
 
     def _serve_page_fault(self, vaddr: int, error_code: int, ip: int) -> bool:
         # A fetch faults before its block begins: the blocks so far are whole.
-        self._on_blocks(self._buffer.take(), None if error_code & PF_INSTR else Interruption(ip))
+        self._on_blocks(self._buffer.take(self._at_most), None if error_code & PF_INSTR else Interruption(ip))
         return self._on_page_fault(vaddr, error_code, ip)
 
     def after_run(self, stop: Stop, ip: int) -> None:
         """The processor has stopped; ``ip`` is its RIP."""
-        blocks = self._buffer.take()
+        blocks = self._buffer.take(self._at_most)
         if blocks:
             self._on_blocks(blocks, Interruption(ip) if stop.reason is StopReason.EXCEPTION else None)
 
     def _on_full(self, _engine: int, _address: int, _size: int, _data: int) -> None:
         """In the hook of the block that has filled the buffer, which has not been executed yet."""
         try:
-            *done, begun = self._buffer.take()
+            *done, begun = self._buffer.take(self._at_most + 1)
             entry = self._buffer.entries[0]
             entry.address, entry.nr_bytes, entry.times = begun
             self._buffer.next += ENTRY_BYTES

@@ -108,7 +108,9 @@ class InsnStream:
 
     def attach(self) -> None:
         """EngineError where the host cannot have it."""
-        self._watch = self._cpu.watch_instructions(self._on_blocks)
+        # Every block is at least one instruction, but for the further rounds of one that repeats.
+        at_most = None if self._on_insn is not None else 2 * self._nr_kept + 2
+        self._watch = self._cpu.watch_instructions(self._on_blocks, at_most)
         for point, probe in (
             (VMA_STORE, self._on_area),
             (VMA_UNLINK, self._on_area),
@@ -166,10 +168,6 @@ class InsnStream:
         stream.interrupted = None
         if not blocks:
             return
-        if self._on_insn is None and len(blocks) > 2 * self._nr_kept + 2:
-            # Every block is at least one instruction, but for the further rounds of one that repeats.
-            del blocks[: -2 * self._nr_kept - 2]
-            stream.repeating = None
         time_ns, ns_per_block = self._time_of(blocks)
         insns = self._insns(task.mm, blocks[0])
         for index, block in enumerate(blocks):
