@@ -239,9 +239,7 @@ class Machine(Board):
         """
         from emu.events import Subscription
 
-        subscription = Subscription(self, (name,), callback)
-        self._subscriptions.append(subscription)
-        return subscription
+        return self._keep(Subscription(self, (name,), callback))
 
     def record(self, *names: str) -> Recording:
         """A list to which every record of these names is added, until it is closed (the end of a ``with``).
@@ -254,9 +252,12 @@ class Machine(Board):
         from emu.events import Recording, Subscription
 
         recording = Recording()
-        recording.subscription = Subscription(self, names, recording.append)
-        self._subscriptions.append(recording.subscription)
+        recording.subscription = self._keep(Subscription(self, names, recording.append))
         return recording
+
+    def _keep(self, subscription: Subscription) -> Subscription:
+        self._subscriptions = [*(old for old in self._subscriptions if old.is_open), subscription]
+        return subscription
 
     # ---- looking ------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ import pty
 import re
 import struct
 import subprocess
-import sys
 import termios
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,9 +18,13 @@ import pytest
 from emu import Machine
 from emu.progress import EVERY_S, FIRST_AFTER_S, RunProgress, StatusLine, status_text
 from tests.cli.pagewalk import ROOT
+from tests.cli.terminal import on_terminal
 
 STATUS = r"\d+ tasks?, [\d,]+ faults, [\d.,]+M? blocks, rss [\d.]+[KMG]?(, swap [\d.]+[KMG]?)?, \d+\.\d\d s"
-LONG_RUN = ["images/bench_compute", "integer", "500"]
+LONG_RUN = ["images/bench_compute", "integer", "40"]
+"""Several quanta."""
+AT_ONCE = "import emu.progress; emu.progress.FIRST_AFTER_S = emu.progress.EVERY_S = 0.0"
+"""Makes every run a long one."""
 
 
 @pytest.fixture
@@ -109,30 +112,9 @@ def test_it_comes_after_a_second_and_not_too_often(terminal: tuple[int, int]) ->
 # ---- the command line -----------------------------------------------------------------------------------------------
 
 
-def on_terminal(*args: str, stdout: Path | None = None, env: dict[str, str] | None = None) -> tuple[bytes, int]:
-    """What appears on a terminal that is standard error (and output, if not redirected), and the exit status."""
-    ours, tty = pty.openpty()
-    with open(stdout or os.devnull, "wb") as file:
-        program = subprocess.Popen(
-            [sys.executable, "-m", "emu", *args],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=file if stdout is not None else tty,
-            stderr=tty,
-            env={"PATH": os.environ["PATH"], "TERM": "xterm"} | (env or {}),
-        )
-    os.close(tty)
-    seen = b""
-    with suppress(OSError):  # EIO: nobody has the terminal any more
-        while data := os.read(ours, 65_536):
-            seen += data
-    os.close(ours)
-    return seen, program.wait()
-
-
 def test_a_long_run_shows_how_it_is_getting_on_and_leaves_nothing(tmp_path: Path) -> None:
     output = tmp_path / "out"
-    seen, status = on_terminal("run", "--", *LONG_RUN, stdout=output)
+    seen, status = on_terminal("run", "--", *LONG_RUN, stdout=output, before=AT_ONCE)
     assert status == 0
     assert re.search(STATUS.encode(), seen)
     assert seen.endswith(b"\r\x1b[K")
@@ -140,7 +122,7 @@ def test_a_long_run_shows_how_it_is_getting_on_and_leaves_nothing(tmp_path: Path
 
 
 def test_output_on_the_same_terminal_stays_whole() -> None:
-    seen, status = on_terminal("run", "--", *LONG_RUN)
+    seen, status = on_terminal("run", "--", *LONG_RUN, before=AT_ONCE)
     assert status == 0
     rest = re.sub(rb"\r\x1b\[K" + STATUS.encode(), b"", seen).replace(b"\r\x1b[K", b"")
     native = subprocess.run([ROOT / LONG_RUN[0], *LONG_RUN[1:]], stdout=subprocess.PIPE).stdout
@@ -151,12 +133,14 @@ def test_output_on_the_same_terminal_stays_whole() -> None:
     ("options", "env"), [(("-q",), {}), ((), {"TERM": "dumb"})], ids=["-q", "a terminal that cannot wipe"]
 )
 def test_it_can_be_done_without(options: tuple[str, ...], env: dict[str, str], tmp_path: Path) -> None:
-    seen, status = on_terminal("run", *options, "--", *LONG_RUN, stdout=tmp_path / "out", env=env)
+    seen, status = on_terminal("run", *options, "--", *LONG_RUN, stdout=tmp_path / "out", env=env, before=AT_ONCE)
     assert (seen, status) == (b"", 0)
 
 
 def test_a_trace_on_the_terminal_is_not_disturbed_and_one_in_a_file_shows_progress(tmp_path: Path) -> None:
-    on_screen, _ = on_terminal("trace", "--", *LONG_RUN, stdout=tmp_path / "out")
+    on_screen, _ = on_terminal("trace", "--", *LONG_RUN, stdout=tmp_path / "out", before=AT_ONCE)
     assert b"\x1b[K" not in on_screen
-    seen, _ = on_terminal("trace", "-o", str(tmp_path / "trace"), "--", *LONG_RUN, stdout=tmp_path / "out")
+    seen, _ = on_terminal(
+        "trace", "-o", str(tmp_path / "trace"), "--", *LONG_RUN, stdout=tmp_path / "out", before=AT_ONCE
+    )
     assert re.search(STATUS.encode(), seen)
