@@ -18,6 +18,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -178,8 +179,7 @@ class _Child:
             try:
                 os.close(self.pipe)
                 _redirect(path, job.stdin is not None)
-                outcome = _run_here(job, path + ".jsonl")
-                _send(write_end, outcome)
+                _send(write_end, _run_or_explain(job, path + ".jsonl"))
                 status = 0
             finally:
                 os._exit(status)
@@ -257,6 +257,16 @@ def _send(pipe: int, outcome: Outcome) -> None:
 
 
 # ---- in the child -------------------------------------------------------------------------------------------------
+
+
+def _run_or_explain(job: Job, records_path: str) -> Outcome:
+    try:
+        return _run_here(job, records_path)
+    except Exception as error:  # ours: it must not look like the program's end
+        text = f"internal error: {type(error).__name__}: {error}"
+        if os.environ.get("PAGEWALK_DEBUG"):
+            text += "\n" + "".join(traceback.format_exception(error))
+        return Outcome(job.label, error=text)
 
 
 def _run_here(job: Job, records_path: str) -> Outcome:

@@ -23,9 +23,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from emu.check.aftermath import Deed, Did, Difference, differences, next_deeds, run_deeds
+from emu.check.aftermath import Deed, Did, next_deeds, run_deeds
 from emu.check.align import Pairs, align
 from emu.check.model import Call, Refusal, Run
+from emu.differences import Difference, differences
 
 if TYPE_CHECKING:
     from emu.jobs import Outcome

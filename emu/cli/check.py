@@ -12,17 +12,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from emu.cli.compare import kernel_names
-from emu.cli.options import GuestCommand, machine_options, program_argument, take_common
+from emu.cli.options import GuestCommand, machine_options, program_argument, refuse_what_is_for_one_run, take_common
 from emu.cli.report import check_can_write
 from emu.cli.status import CommandError, Status
 
 if TYPE_CHECKING:
     from emu.check.report import Report
     from emu.check.run import MakeRuns, Patience
-    from emu.cli.options import CommonOptions
     from emu.jobs import Job, Outcome
     from emu.limits import Question
 
@@ -104,7 +102,7 @@ def check_mremap_command(
 
     asked = _question_of(values.pop("limit"), values.pop("fail"))
     common = take_common(values | {"limit": (), "fail": ()})
-    _refuse_what_is_for_one_run(common)
+    refuse_what_is_for_one_run(common)
     names = kernel_names(kernels)
     questions = asked + _questions(limits_file)
     patience = _patience(timeouts)
@@ -146,19 +144,6 @@ def _save(report: Report, path: str) -> None:
             file.write(check_page(report))
     except OSError as error:
         raise CommandError(f"--report: {path}: {error.strerror}") from error
-
-
-def _refuse_what_is_for_one_run(common: CommonOptions) -> None:
-    """The program runs many times, under many kernels, and nothing that one run writes may be met by the next."""
-    ctx = click.get_current_context()
-    if ctx.get_parameter_source("kernel") is ParameterSource.COMMANDLINE:
-        raise click.UsageError("--kernel: the program runs under several; write --kernels NAME,...", ctx)
-    if common.stats is not None:
-        raise click.UsageError("--stats: the program runs many times; ask pagewalk run, or see --json", ctx)
-    if common.config.writable:
-        raise click.UsageError("--writable: the program runs many times and would meet its own changes", ctx)
-    if common.config.swap is not None and ":" in common.config.swap:
-        raise click.UsageError("--swap FILE:SIZE: the runs cannot share one swap file; write --swap SIZE", ctx)
 
 
 def _question_of(limit: tuple[str, ...], fail: tuple[str, ...]) -> list[Question]:

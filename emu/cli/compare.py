@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from emu.cli.options import GuestCommand, machine_options, program_argument, take_common
+from emu.cli.options import GuestCommand, machine_options, program_argument, refuse_what_is_for_one_run, take_common
 from emu.cli.report import check_can_report, save
 from emu.cli.status import CommandError, Status
 from emu.cli.tables import print_table
@@ -55,6 +55,7 @@ def command(
     from emu.compare import compare
 
     common = take_common(values)
+    refuse_what_is_for_one_run(common)
     names = kernel_names(kernels)
     if report is not None:
         check_can_report(report)
@@ -182,39 +183,13 @@ def _say_what_differs(comparison: Comparison) -> None:
 
 
 def _first_difference(outcome: Outcome, reference: Outcome) -> str:
-    """In a few words: how this run went otherwise."""
+    """In a few words: how this run went otherwise; what it printed says more than how it ended."""
+    from emu.differences import What, differences
+
     if outcome.error is not None:
         return "pagewalk stopped the run"
-    for name, ours, theirs in (
-        ("stdout", outcome.stdout, reference.stdout),
-        ("stderr", outcome.stderr, reference.stderr),
-    ):
-        for number, (mine, other) in enumerate(_lines(ours, theirs), start=1):
-            if mine != other:
-                return f"{name} line {number}: {_quoted(mine)} instead of {_quoted(other)}"
-    for path in sorted(outcome.files.keys() | reference.files.keys()):
-        here, there = outcome.files.get(path), reference.files.get(path)
-        if here != there:
-            return f"file {path} {_file_difference(here, there)}"
-    return f"exit {outcome.signal or outcome.exit_status} instead of {reference.signal or reference.exit_status}"
-
-
-def _file_difference(here: str | None, there: str | None) -> str:
-    if here is None:
-        return "is as it was before"
-    if here == "deleted":
-        return "was removed"
-    return "has other content" if there is not None and there != "deleted" else "was written"
-
-
-def _lines(ours: bytes, theirs: bytes) -> Iterator[tuple[bytes | None, bytes | None]]:
-    from itertools import zip_longest
-
-    yield from zip_longest(ours.splitlines(), theirs.splitlines())
-
-
-def _quoted(line: bytes | None) -> str:
-    return "nothing" if line is None else repr(line.decode(errors="replace"))
+    found = differences(outcome, reference)
+    return next((one.text for one in found if one.what is not What.EXIT), found[0].text)
 
 
 def _explain(comparison: Comparison) -> None:

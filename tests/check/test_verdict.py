@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from emu.check.aftermath import Did, What, differences, next_deeds, run_deeds
+from emu.check.aftermath import Did, next_deeds, run_deeds
 from emu.check.model import After, AreaState, Call, Chain, Copy, Footprint, Frame, Run, TaskEnd
 from emu.check.verdict import Noise, Odd, Trial, Verdict, choose_reference, judge, noise_between, overall
+from emu.differences import What, differences
 from emu.jobs import Outcome
 
 SITE = Chain((Frame("main", 0, "/bin/prog", "prog.c", 10, 0x400000),), 0)

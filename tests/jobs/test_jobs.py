@@ -76,6 +76,15 @@ def test_injected_failures_are_told() -> None:
     assert outcome.stdout == b"" and [list(item) for item in outcome.injected] == [["write", 1, 28]]
 
 
+def broken_collector(machine: Machine) -> Any:
+    raise RuntimeError("no such thing")
+
+
+def test_our_own_errors_are_not_the_programs() -> None:
+    outcome = run_job(Job("hello", MachineConfig(), HELLO, collectors=(f"{__name__}:broken_collector",)))
+    assert outcome.exit_status is None and outcome.error == "internal error: RuntimeError: no such thing"
+
+
 def test_a_program_that_is_not_there() -> None:
     outcome = run_job(Job("none", MachineConfig(), ("/no/such",)))
     assert outcome.not_runnable == 127 and outcome.exit_status is None
