@@ -183,6 +183,7 @@ class Story:
         self.pages_in = 0
         self.last = When(0, 0)
         self._origin_ns: int | None = None
+        self._nr_passed_over = 0
         self._live: dict[int, dict[int, Band]] = {}
         self._mm_of: dict[int, int] = {}
 
@@ -212,9 +213,12 @@ class Story:
         if kind == "end":
             self.end = dict(record)
             return
+        if kind == "insn" or (kind == "event" and record["event"].startswith("tlb:")):
+            self._nr_passed_over += 1  # so that a report is the same whatever else its trace holds
+            return
         if self._origin_ns is None:
             self._origin_ns = record["ts_ns"]
-        when = self.last = When(record["ts_ns"] - self._origin_ns, record["n"])
+        when = self.last = When(record["ts_ns"] - self._origin_ns, record["n"] - self._nr_passed_over)
         if kind == "areas":
             self._areas(record, when)
         elif kind == "counters":
