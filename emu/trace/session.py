@@ -111,6 +111,9 @@ def machine_fields(config: MachineConfig) -> dict[str, Any]:
         "seed": config.seed,
         "aslr": config.aslr,
         "clock": config.clock,
+        "max_map_count": config.max_map_count,
+        "fail": list(config.fail),
+        "limits": config.limits.as_json(),
     }
 
 
