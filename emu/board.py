@@ -88,6 +88,9 @@ class Board:
         """Called with the machine between quanta (progress displays)."""
         self.debugger: Debugger | None = None
         """Runs the tasks instead of us while somebody debugs."""
+        self.alarm_ns: int | None = None
+        """When :attr:`on_alarm` is to be called, once; nothing else changes by that, not even whose turn it is."""
+        self.on_alarm: Callable[[], None] = _nobody
         self.pending_error: BaseException | None = None
         """Raised by somebody's callback in the middle of an event; comes out between two instructions."""
         self._interrupted = False
@@ -208,6 +211,7 @@ class Board:
                 self.idle()
             else:
                 self._run_task(task)
+        self._ring_if_due()
         self.raise_pending()
         if self.on_quantum is not None:
             self.on_quantum(self)
@@ -215,21 +219,27 @@ class Board:
     def _run_task(self, task: Task) -> None:
         kernel, cpu, entry = self.kernel, self.cpu, self.entry
         kernel.current = task
-        blocks = self.quantum()
-        end = cpu.blocks + blocks
+        end = cpu.blocks + self.quantum()
         try:
             while entry.continue_task(task):
+                self._ring_if_due()
                 left = end - cpu.blocks
                 if left <= 0 or task.exit_work & TIF_NEED_RESCHED or self.pending_error is not None:
                     return
                 assert task.mm is not None
-                stop = cpu.run(task.regs, task.mm.pt.cr3, left)
+                blocks = left if self.alarm_ns is None else min(left, kernel.clock.blocks_until(self.alarm_ns))
+                stop = cpu.run(task.regs, task.mm.pt.cr3, blocks)
                 if stop.reason is StopReason.EXCEPTION:
                     entry.on_exception(stop.vector, stop.error_code)
-                elif stop.reason is StopReason.QUANTUM:
+                elif stop.reason is StopReason.QUANTUM and blocks == left:
                     return
         finally:
             kernel.current = None
+
+    def _ring_if_due(self) -> None:
+        if self.alarm_ns is not None and self.kernel.clock.now_ns() >= self.alarm_ns:
+            self.alarm_ns = None
+            self.on_alarm()
 
     def keep_error(self, error: BaseException) -> None:
         """A callback has failed within an event: the kernel finishes what it does, then ``error`` is raised."""
@@ -256,6 +266,8 @@ class Board:
         """Every task sleeps: go to the next deadline, or wait for the user's input."""
         kernel = self.kernel
         next_ns = kernel.timers.next_deadline_ns()
+        if self.alarm_ns is not None:
+            next_ns = self.alarm_ns if next_ns is None else min(next_ns, self.alarm_ns)
         if self.console.is_waited_for:
             timeout_ns = None if next_ns is None else max(0, next_ns - kernel.clock.now_ns())
             if self.console.poll_host(timeout_ns):
@@ -285,6 +297,10 @@ class Board:
         if self.config.swap is not None:
             self.swap_device.close()
         self.cpu.close()
+
+
+def _nobody() -> None:
+    """Nobody has set an alarm."""
 
 
 def _is_dead(task: Task) -> bool:

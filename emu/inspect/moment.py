@@ -167,7 +167,7 @@ class Watch:
         elif moment.event is Event.TIME:
             if moment.number <= board.kernel.clock.now_ns():
                 raise ValueError(f"{moment} is over: the machine's clock shows {board.kernel.clock.now_ns() / 1e9:.9f}")
-            self._timer = board.kernel.timers.add(moment.number, self._on_time)
+            board.alarm_ns, board.on_alarm = moment.number, self._on_time
         if moment.event in (Event.EXIT, Event.SYSCALL):
             self._attach(SCHED_PROCESS_EXIT, self._on_exit)
 
@@ -190,7 +190,7 @@ class Watch:
         if self._symbols is not None:
             self._symbols.detach()
         if self._moment.event is Event.TIME:
-            self._timer.cancel()
+            self._board.alarm_ns = None
 
     def how_far(self) -> str:
         """The program has ended, and the moment has not come: why."""
@@ -230,7 +230,8 @@ class Watch:
         self._on_reach(Stopped(self._moment, f"at {self._moment.symbol}", task, task.mm, address))
 
     def _on_time(self) -> None:
-        self._on_reach(Stopped(self._moment, f"at {self._moment}", self._board.init))
+        task = self._board.kernel.current or self._board.init
+        self._on_reach(Stopped(self._moment, f"at {self._moment}", task, None if task is None else task.mm))
 
     def _on_exit(self, _point: Tracepoint, values: tuple[Any, ...]) -> None:
         task, _code, group_dead = values

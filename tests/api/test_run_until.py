@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -45,6 +47,42 @@ def test_stopping_at_every_call_changes_nothing() -> None:
         assert machine.stats() == stats
         assert machine.stdout == output == b"a\nb\n"
         assert nr_stops == stats["entries"]["syscalls"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "options"),
+    [
+        (["images/mem_fork", "3", "3"], {"ram": "3M", "swap": "16M", "kernel": "6.18"}),
+        (["images/mem_fill", "2"], {"ram": "2M", "swap": "16M"}),
+        (["/bin/sh", "-c", "for i in 1 2 3; do echo $i | cat; done & /bin/true; wait"], {}),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_stopping_anywhere_changes_nothing(argv: list[str], options: dict[str, Any]) -> None:
+    """At faults, calls, times and events, those of children and of reclaim too."""
+    stats, output, _ = whole_run(argv, **options)
+    draw = random.Random(40)
+    reasons = set()
+    with Machine(record_stats=True, **options) as machine:
+        machine.spawn(argv, capture=True)
+        stopped = machine.run(until="syscall:1")
+        while stopped.reason is not Event.END:
+            reasons.add(stopped.reason)
+            nr_faults = machine.kernel.vmstat.pgfault
+            skipped = iter(range(draw.randint(0, 60)))
+
+            def is_next(_record: Record, skipped: Iterator[int] = skipped) -> bool:
+                return next(skipped, None) is None
+
+            untils: list[Any] = [
+                f"fault:{nr_faults + draw.randint(1, 60)}",
+                (machine.now_ns + draw.randint(1_000, 300_000)) / 1e9,
+                When("all", where=is_next),
+            ]
+            stopped = machine.run(until=draw.choice(untils))
+        assert {Event.FAULT, Event.TIME, Event.RECORD} <= reasons
+        assert machine.stats() == stats
+        assert machine.stdout == output
 
 
 def test_faults_are_those_of_a_trace() -> None:

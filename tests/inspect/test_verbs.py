@@ -44,6 +44,8 @@ def trace(*args: str) -> list[dict[str, Any]]:
         ("fault:12", Moment(Event.FAULT, 12)),
         ("syscall:1", Moment(Event.SYSCALL, 1)),
         ("sym:main", Moment(Event.SYMBOL, symbol="main")),
+        ("time:2", Moment(Event.TIME, 2_000_000_000)),
+        ("time:1.000001", Moment(Event.TIME, 1_000_001_000)),
         ("sym:std::vector<int>::size() const", Moment(Event.SYMBOL, symbol="std::vector<int>::size() const")),
     ],
 )
@@ -52,7 +54,9 @@ def test_moments_are_read_and_written(text: str, moment: Moment) -> None:
     assert str(moment) == text
 
 
-@pytest.mark.parametrize("text", ["", "end", "fault", "fault:", "fault:0", "fault:-1", "syscall:x", "sym:", "main"])
+@pytest.mark.parametrize(
+    "text", ["", "end", "fault", "fault:", "fault:0", "fault:-1", "syscall:x", "sym:", "main", "time:", "time:1s"]
+)
 def test_what_is_no_moment_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is no moment"):
         Moment.parse(text)
@@ -94,6 +98,18 @@ def test_a_call_that_does_not_return_is_looked_at_before_it_ends_everything() ->
     assert calls[-1]["name"] == "exit_group"
     found = view("maps", "--at", f"syscall:{len(calls)}", "--", "images/hello")
     assert "exit_group" in found["event"] and found["areas"]
+
+
+def test_a_time_is_met_while_the_program_runs() -> None:
+    found = view("maps", "--at", "time:1.00005", "--", FAULTS)
+    assert found["at"] == "time:1.00005" and found["event"] == "at time:1.00005" and found["areas"]
+    assert "never came" in refused_after_running("time:5")
+
+
+def refused_after_running(at: str) -> str:
+    done = pagewalk("maps", "--at", at, "--", FAULTS)
+    assert done.returncode == 125
+    return done.stderr
 
 
 def test_a_symbol_is_met_before_its_first_instruction() -> None:
