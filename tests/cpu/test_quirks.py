@@ -171,3 +171,14 @@ def test_error_texts() -> None:
     assert "UC_ERR_INSN_INVALID" in cpu.engine.error_text(abi.ERR_INSN_INVALID)
     cpu.close()
     cpu.close()  # twice does no harm
+
+
+def test_what_an_engine_has_left_in_the_heap_does_not_confuse_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory behind the state may hold another copy of the feature words."""
+    read = quirks.read_own_memory
+    monkeypatch.setattr(quirks, "read_own_memory", lambda address, nr_bytes: read(address, nr_bytes // 2) * 2)
+    box = Box(fast_memory=FastMemory.OFF)
+    regs = box.load(bytes.fromhex("b801000000 31c9 0fa2".replace(" ", "")) + UD2)
+    box.run(regs)
+    assert not regs.read(Reg.RCX) & (1 << 20 | 1 << 30), "SSE4.2 and RDRAND are hidden"
+    box.cpu.close()
