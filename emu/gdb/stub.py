@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from emu.cpu.debug import WatchKind, Watchpoint
 from emu.gdb.debugger import Debugger, Order, Process, Report, exec_file
 from emu.gdb.files import GuestFiles
-from emu.process_memory import read_memory, write_memory
 from emu.gdb.packets import PACKET_BYTES, Connection, Disconnected, escape, listen, unescape
 from emu.gdb.registers import EXPEDITED, SIZES, target_xml
 from emu.gdb.signals import from_gdb, to_gdb
+from emu.process_memory import read_memory, write_memory
 
 if TYPE_CHECKING:
     from emu.machine import Machine
