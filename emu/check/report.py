@@ -147,8 +147,21 @@ class Report:
             "boundary": None if finding.boundary is None else _boundary(finding.boundary),
             "everywhere": finding.is_everywhere,
             "works_on": [{"kernel": trial.kernel, "question": trial.question} for trial in self.works_on(finding)],
-            "fails_on": [_where(where) for where in finding.wheres],
+            "fails_on": [_where(where) for where in self._fails_on(finding)],
         }
+
+    def _fails_on(self, finding: Finding) -> list[Where]:
+        """Every run in which it fails; what fails everywhere alike is kept as the reference had it."""
+        if not finding.is_everywhere:
+            return finding.wheres
+        [reference] = finding.wheres
+        found = []
+        for judged in self.judged:
+            own = {theirs: ours for ours, theirs in judged.pairs.items()}
+            calls = [judged.trial.run.calls[own[call.nr] - 1] for call in reference.calls if call.nr in own]
+            is_reference = judged is reference.judged
+            found.append(reference if is_reference else Where(judged, calls, finding.call))
+        return found
 
 
 def _where(where: Where) -> dict[str, Any]:
