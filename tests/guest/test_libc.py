@@ -14,7 +14,7 @@ Builder = Callable[..., Path]
 SOURCES = sorted(path.name for path in PROGRAMS.iterdir() if path.suffix != ".h")
 
 
-MODERN = {"memsem.c", "limits.c"}
+MODERN = {"memcalls.c", "memsem.c", "limits.c"}
 """Sources that probe rules which differ between kernels: they are compared under today's."""
 
 
