@@ -132,13 +132,11 @@ def handle_mm_fault(mm: MmStruct, vaddr: int, access: int, ip: int = 0) -> Fault
                     return _done(mm, vma, vaddr, access, ip, _OUT_OF_MEMORY)
                 pages.flags[pfn] = PG_NEW_ANON
                 pages.mapcount[pfn] = 1
-                policy.page_add_new_anon_rmap(pfn, vma, vaddr_of_page)
+                policy.page_add_new_anon_rmap(pfn, vma, vaddr_of_page, index)
                 pages.lru_batch.append(pfn)
                 mm.rss_anon += 1
                 kernel.vmstat.pgfault += 1
                 q[index] = pfn << 12 | _ANON_PROT[vm_flags & 7]
-                if policy.per_pte:
-                    policy.page_dup_rmap(pfn, vma, vaddr_of_page, index)
                 if vm_flags & (VM_LOCKED | VM_EXEC):
                     _mark_special_page(mm, vma, pfn)
                 return MINOR
@@ -240,12 +238,10 @@ def map_new_anon_page(mm: MmStruct, vma: Vma, vaddr: int, index: int, pfn: int, 
     pages, policy = mm.kernel.pages, mm.kernel.policy
     pages.flags[pfn] = PG_NEW_ANON
     pages.mapcount[pfn] = 1
-    policy.page_add_new_anon_rmap(pfn, vma, vaddr)
+    policy.page_add_new_anon_rmap(pfn, vma, vaddr, index)
     pages.lru_batch.append(pfn)
     mm.rss_anon += 1
     mm.pt.q[index] = pfn << PAGE_SHIFT | prot
-    if policy.per_pte:
-        policy.page_dup_rmap(pfn, vma, vaddr, index)
     if vma.vm_flags & (VM_LOCKED | VM_EXEC):
         _mark_special_page(mm, vma, pfn)
 

@@ -97,10 +97,8 @@ def map_swapped_page(swap: SwapSystem, vma: Vma, vaddr: int, index: int, pte: in
     flags[pfn] = new
 
     pages.mapcount[pfn] += 1
-    policy.page_add_anon_rmap(pfn, vma, vaddr)
+    policy.page_add_anon_rmap(pfn, vma, vaddr, index)
     mm.pt.q[index] = new_pte
-    if policy.per_pte:
-        policy.page_dup_rmap(pfn, vma, vaddr, index)
     return not exclusive
 
 

@@ -218,7 +218,7 @@ class AnonVmaPolicy(RmapPolicy):
 
     # -- pages --------------------------------------------------------------------------------------------------
 
-    def page_add_new_anon_rmap(self, pfn: int, vma: Vma, vaddr: int) -> None:
+    def page_add_new_anon_rmap(self, pfn: int, vma: Vma, vaddr: int, pte_word_index: int) -> None:
         pages = self.kernel.pages
         pages.mapping[pfn] = vma.anon_vma
         pages.index[pfn] = ((vaddr - vma.vm_start) >> PAGE_SHIFT) + vma.vm_pgoff

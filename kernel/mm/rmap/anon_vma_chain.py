@@ -243,12 +243,12 @@ class AnonVmaChainPolicy(RmapPolicy):
 
     # -- pages --------------------------------------------------------------------------------------------------
 
-    def page_add_new_anon_rmap(self, pfn: int, vma: Vma, vaddr: int) -> None:
+    def page_add_new_anon_rmap(self, pfn: int, vma: Vma, vaddr: int, pte_word_index: int) -> None:
         pages = self.kernel.pages
         pages.mapping[pfn] = vma.anon_vma
         pages.index[pfn] = ((vaddr - vma.vm_start) >> PAGE_SHIFT) + vma.vm_pgoff
 
-    def page_add_anon_rmap(self, pfn: int, vma: Vma, vaddr: int) -> None:
+    def page_add_anon_rmap(self, pfn: int, vma: Vma, vaddr: int, pte_word_index: int) -> None:
         """A page that others may map belongs to the root, where every sharer finds it."""
         pages = self.kernel.pages
         if pages.mapcount[pfn] > 1:

@@ -99,7 +99,7 @@ class AnonmmPolicy(RmapPolicy):
 
     # -- pages --------------------------------------------------------------------------------------------------
 
-    def page_add_new_anon_rmap(self, pfn: int, vma: Vma, vaddr: int) -> None:
+    def page_add_new_anon_rmap(self, pfn: int, vma: Vma, vaddr: int, pte_word_index: int) -> None:
         pages = self.kernel.pages
         pages.mapping[pfn] = vma.vm_mm.rmap
         pages.index[pfn] = vaddr

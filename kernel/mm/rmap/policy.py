@@ -168,16 +168,16 @@ class RmapPolicy:
 
     # -- pages --------------------------------------------------------------------------------------------------
 
-    def page_add_new_anon_rmap(self, pfn: int, vma: Vma, vaddr: int) -> None:
-        """``pfn`` is a new anonymous page, about to be mapped at ``vaddr``."""
+    def page_add_new_anon_rmap(self, pfn: int, vma: Vma, vaddr: int, pte_word_index: int) -> None:
+        """``pfn`` is a new anonymous page, about to be mapped at ``vaddr`` by that PTE."""
         raise NotImplementedError
 
-    def page_add_anon_rmap(self, pfn: int, vma: Vma, vaddr: int) -> None:
+    def page_add_anon_rmap(self, pfn: int, vma: Vma, vaddr: int, pte_word_index: int) -> None:
         """``pfn`` came back from swap and is about to be mapped at ``vaddr``; others may share it."""
-        self.page_add_new_anon_rmap(pfn, vma, vaddr)
+        self.page_add_new_anon_rmap(pfn, vma, vaddr, pte_word_index)
 
     def page_dup_rmap(self, pfn: int, vma: Vma, vaddr: int, pte_word_index: int) -> None:
-        """A present PTE now maps ``pfn`` (only if ``per_pte``)."""
+        """A present PTE now maps ``pfn``, which is not a new or swapped anonymous page (only if ``per_pte``)."""
 
     def page_remove_rmap(self, pfn: int, vma: Vma | None, vaddr: int, pte_word_index: int) -> None:
         """That PTE maps it no more (only if ``per_pte``)."""

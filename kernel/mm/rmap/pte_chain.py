@@ -57,10 +57,17 @@ class PteChainPolicy(RmapPolicy):
 
     # -- pages --------------------------------------------------------------------------------------------------
 
-    def page_add_new_anon_rmap(self, pfn: int, vma: Vma, vaddr: int) -> None:
+    def page_add_new_anon_rmap(self, pfn: int, vma: Vma, vaddr: int, pte_word_index: int) -> None:
         pages = self.kernel.pages
         pages.mapping[pfn] = None
         pages.index[pfn] = 0
+        self._direct[pfn] = pte_word_index
+
+    def page_add_anon_rmap(self, pfn: int, vma: Vma, vaddr: int, pte_word_index: int) -> None:
+        pages = self.kernel.pages
+        pages.mapping[pfn] = None
+        pages.index[pfn] = 0
+        self.page_dup_rmap(pfn, vma, vaddr, pte_word_index)
 
     def page_dup_rmap(self, pfn: int, vma: Vma | None, vaddr: int, pte_word_index: int) -> None:
         direct = self._direct
