@@ -22,7 +22,7 @@ from tests.bench.measure import (
     RAW_TICK,
     BenchError,
     available,
-    medians,
+    fastest,
     net_cpu_s,
     pagewalk_with,
 )
@@ -126,7 +126,7 @@ def mprotects(nr_runs: int) -> Iterator[Row]:
 
 def hello(nr_runs: int) -> Iterator[Row]:
     contenders = list(filter(available, (NATIVE, QEMU_USER, RAW_FLAT, PAGEWALK)))
-    times = medians(contenders, ["hello"], max(nr_runs, 5))
+    times = fastest(contenders, ["hello"], max(nr_runs, 5))
     ours = times[PAGEWALK.name]
     others = ", ".join(f"{c.name} {times[c.name].cpu_s:.2f} s" for c in contenders if c is not PAGEWALK)
     yield Row(
@@ -159,7 +159,7 @@ def areas(nr_runs: int) -> Iterator[Row]:
 def policies(nr_runs: int) -> Iterator[Row]:
     """What a policy adds to a first touch; P1 with 60,000 areas; all eight kernels beside each other."""
     contenders = [pagewalk_with("--kernel", name) for name in PROFILES]
-    work = ["bench_fault", str(FAULT_PAGES), str(FAULT_ROUNDS)]
+    work = ["bench_fault", str(FAULT_PAGES), str(2 * FAULT_ROUNDS)]  # what is looked for is small
     times = net_cpu_s(contenders, work, ["bench_fault", "1", "1"], nr_runs)
     dearest, cheapest = max(times, key=times.__getitem__), min(times, key=times.__getitem__)
     ratio = times[dearest] / times[cheapest]
@@ -172,7 +172,7 @@ def policies(nr_runs: int) -> Iterator[Row]:
     )
     for name in ("2.6.6-rmap39", "2.6.7"):
         contender = pagewalk_with("--kernel", name)
-        seconds = [medians([contender], ["p1", str(n)], nr_runs)[contender.name].cpu_s for n in (1, 30_000, 60_000)]
+        seconds = [fastest([contender], ["p1", str(n)], nr_runs)[contender.name].cpu_s for n in (1, 30_000, 60_000)]
         ratio = (seconds[2] - seconds[1]) / (seconds[1] - seconds[0])
         yield Row(
             f"P1 under {name}, 2nd 30,000 : 1st",
@@ -181,8 +181,8 @@ def policies(nr_runs: int) -> Iterator[Row]:
             ratio <= 2,
             f"60,000 steps in {seconds[2]:.1f} s",
         )
-    one = medians([PAGEWALK], COMPARED, nr_runs)[PAGEWALK.name].wall_s
-    eight = medians([COMPARE], COMPARED, nr_runs)[COMPARE.name].wall_s
+    one = fastest([PAGEWALK], COMPARED, nr_runs)[PAGEWALK.name].wall_s
+    eight = fastest([COMPARE], COMPARED, nr_runs)[COMPARE.name].wall_s
     yield Row(
         "compare, 8 kernels",
         f"{eight:.1f} s, {eight / one:.1f} x one run",
@@ -215,7 +215,7 @@ def print_row(row: Row, markdown: bool) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--runs", type=int, default=3, help="runs of each measurement; the median counts")
+    parser.add_argument("--runs", type=int, default=5, help="runs of each measurement; the fastest counts")
     parser.add_argument("--markdown", action="store_true", help="print the table as the README has it")
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"which rows: {', '.join(ROWS)} (default: all)")
     options = parser.parse_args()
@@ -224,7 +224,7 @@ def main() -> int:
         parser.error(f"no row {unknown[0]!r}; there are {', '.join(ROWS)}")
     if not available(QEMU_USER):
         print("qemu-user is not installed: its columns are left out", file=sys.stderr)
-    print(f"CPU time, median of {options.runs} runs in turns, start-up taken off (but for hello).")
+    print(f"CPU time, the fastest of {options.runs} runs in turns, start-up taken off (but for hello).")
     if options.markdown:
         print("\n| | pagewalk | target | | others, in the same run |\n|---|---|---|---|---|")
     else:

@@ -1,14 +1,14 @@
 """Times of whole processes, and of one operation as the difference of two runs.
 
-CPU time (user and system) of the child, because other work on the machine stretches the clock on the wall but hardly
-this; the median of several runs, the contenders taking turns so that a busy minute hits all alike.
+CPU time (user and system) of the child, because other work on the machine stretches the clock on the wall more than
+this; the smallest of several runs, because what other work adds is never negative; the contenders take turns, so that a
+busy minute hits all alike.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import time
@@ -76,8 +76,8 @@ def run_once(contender: Contender, argv: Sequence[str]) -> Sample:
     return Sample(usage.ru_utime + usage.ru_stime, wall, output)
 
 
-def medians(contenders: Sequence[Contender], argv: Sequence[str], nr_runs: int) -> dict[str, Sample]:
-    """The median CPU and wall time of each contender, in turns."""
+def fastest(contenders: Sequence[Contender], argv: Sequence[str], nr_runs: int) -> dict[str, Sample]:
+    """The smallest CPU and wall time of each contender, in turns."""
     samples: dict[str, list[Sample]] = {contender.name: [] for contender in contenders}
     outputs: dict[bytes, str] = {}
     for _ in range(nr_runs):
@@ -88,9 +88,7 @@ def medians(contenders: Sequence[Contender], argv: Sequence[str], nr_runs: int) 
     if len(outputs) > 1:  # whoever computes something else may be as fast as they like
         raise BenchError(f"{' '.join(argv)}: different output from {' and '.join(outputs.values())}")
     return {
-        name: Sample(
-            statistics.median(s.cpu_s for s in taken), statistics.median(s.wall_s for s in taken), taken[0].output
-        )
+        name: Sample(min(s.cpu_s for s in taken), min(s.wall_s for s in taken), taken[0].output)
         for name, taken in samples.items()
     }
 
@@ -99,6 +97,6 @@ def net_cpu_s(
     contenders: Sequence[Contender], work: Sequence[str], nothing: Sequence[str], nr_runs: int
 ) -> dict[str, float]:
     """CPU time of ``work`` less that of ``nothing`` (the same program with nothing to do): start-up does not count."""
-    full = medians(contenders, work, nr_runs)
-    empty = medians(contenders, nothing, nr_runs)
+    full = fastest(contenders, work, nr_runs)
+    empty = fastest(contenders, nothing, nr_runs)
     return {name: max(full[name].cpu_s - empty[name].cpu_s, 1e-6) for name in full}
