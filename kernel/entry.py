@@ -26,9 +26,9 @@ from kernel.syscalls.names import syscall_name
 from kernel.syscalls.table import NR_SYSCALLS_64, TABLE_64, SyscallSpec, compile_entry
 from kernel.task.deliver import exit_to_user_mode
 from kernel.task.signal import force_sig, force_sig_fault
-from kernel.task.task import TIF_EXITED, TIF_SIGPENDING, TaskState
+from kernel.task.task import TIF_EXITED, TIF_SIGPENDING, TIF_SYSCALL_TRACE, TaskState
 from kernel.task.waitqueue import WakeReason
-from kernel.trace import Tracepoint
+from kernel.trace import AnyOf, Tracepoint
 
 if TYPE_CHECKING:
     from kernel.kernel import Kernel
@@ -39,6 +39,8 @@ SYS_ENTER = Tracepoint("syscalls:sys_enter", "task nr spec args")
 SYS_EXIT = Tracepoint("syscalls:sys_exit", "task nr spec args ret error reason")
 """``ret`` is None for a call that does not come back (exit); ``error`` is the errno or 0, ``reason`` says which rule
 refused."""
+
+SYSCALLS = AnyOf(SYS_ENTER, SYS_EXIT)
 
 _ENOSYS = -int(Errno.ENOSYS)
 
@@ -88,7 +90,7 @@ class Entry:
         self.nr_syscalls += 1
         kernel.clock.charged_ns += NS_PER_SYSCALL
         task.syscall_nr = nr
-        if SYS_ENTER.on or SYS_EXIT.on:
+        if SYSCALLS.on:
             self._trace_enter(task, nr, (a0, a1, a2, a3, a4, a5))
         error: KernelError | None = None
         try:
@@ -114,14 +116,21 @@ class Entry:
                 ret, error = finished
             else:
                 ret = int(ret)
-        if SYS_EXIT.on:
+        if -517 < ret < -511:
+            task.exit_work |= TIF_SIGPENDING  # only signal delivery understands the restart codes
+        if task.exit_work or kernel.reclaim.kswapd_wanted or kernel.check_every:
+            return self._end_call(task, ret, error)
+        return ret
+
+    def _end_call(self, task: Task, ret: int, error: KernelError | None) -> int | None:
+        """There is more to do at the end of a call than to return ``ret``: as :meth:`on_syscall`."""
+        kernel = self.kernel
+        if task.exit_work & TIF_SYSCALL_TRACE:
             self._trace_exit(task, ret, error)
         if kernel.reclaim.kswapd_wanted:
             kernel.reclaim.kswapd_tick()
         if kernel.check_every:
             self._count_check()
-        if -517 < ret < -511:
-            task.exit_work |= TIF_SIGPENDING  # only signal delivery understands the restart codes
         if task.exit_work:
             task.regs.write(Reg.RAX, ret)
             return None
@@ -233,15 +242,14 @@ class Entry:
     def _finish(self, task: Task, ret: int, error: KernelError | None) -> None:
         """A call served with the processor stopped has ended with ``ret``."""
         if task.exit_work & TIF_EXITED:
-            if SYS_EXIT.on:
-                self._trace_exit(task, None, None)
+            self._trace_exit(task, None, None)
             return
         if task.syscall_nr >= 0:
             # rt_sigreturn and a successful execve have replaced all registers and set syscall_nr to -1.
             task.regs.write(Reg.RAX, ret)
             if -517 < ret < -511:
                 task.exit_work |= TIF_SIGPENDING
-        if SYS_EXIT.on:
+        if task.exit_work & TIF_SYSCALL_TRACE:
             self._trace_exit(task, ret, error)
         if self.kernel.reclaim.kswapd_wanted:
             self.kernel.reclaim.kswapd_tick()
@@ -330,12 +338,14 @@ class Entry:
 
     def _trace_enter(self, task: Task, nr: int, args: tuple[int, ...]) -> None:
         self.calls_under_way[task] = (nr, args)
+        task.exit_work |= TIF_SYSCALL_TRACE
         if SYS_ENTER.on:
             SYS_ENTER.emit(task, nr, _spec(nr), args)
 
     def _trace_exit(self, task: Task, ret: int | None, error: KernelError | None) -> None:
+        task.exit_work &= ~TIF_SYSCALL_TRACE
         entered = self.calls_under_way.pop(task, None)
-        if entered is None:
+        if entered is None or not SYS_EXIT.on:
             return
         nr, args = entered
         errno = -ret if ret is not None and -4096 < ret < 0 else 0

@@ -39,7 +39,7 @@ def on_behalf_of(kernel: object) -> Iterator[None]:
 class Tracepoint:
     """One event type.  ``name`` is ``subsystem:event``; ``fields`` names the values given to :meth:`emit`."""
 
-    __slots__ = ("fields", "name", "on", "probes")
+    __slots__ = ("fields", "groups", "name", "on", "probes")
 
     def __init__(self, name: str, fields: str) -> None:
         if name in _registry:
@@ -49,6 +49,7 @@ class Tracepoint:
         self.probes: list[tuple[Probe, object | None]] = []
         """With the kernel that each belongs to; None: all."""
         self.on = False
+        self.groups: list[AnyOf] = []
         _registry[name] = self
 
     def emit(self, *values: Any) -> None:
@@ -59,14 +60,31 @@ class Tracepoint:
 
     def attach(self, probe: Probe) -> None:
         self.probes.append((probe, _kernels[-1] if _kernels else None))
-        self.on = True
+        self._switch()
 
     def detach(self, probe: Probe) -> None:
         self.probes.remove(next(entry for entry in self.probes if entry[0] == probe))
+        self._switch()
+
+    def _switch(self) -> None:
         self.on = bool(self.probes)
+        for group in self.groups:
+            group.on = any(point.on for point in group.points)
 
     def __repr__(self) -> str:
         return f"Tracepoint({self.name}: {' '.join(self.fields)})"
+
+
+class AnyOf:
+    """On while one of several tracepoints is: one test for a place that has to do with all of them."""
+
+    __slots__ = ("on", "points")
+
+    def __init__(self, *points: Tracepoint) -> None:
+        self.points = points
+        self.on = False
+        for point in points:
+            point.groups.append(self)
 
 
 def tracepoints(prefix: str = "") -> list[Tracepoint]:

@@ -40,6 +40,8 @@ TIF_NEED_RESCHED = 2
 TIF_NOTIFY_RESUME = 4
 TIF_RESTORE_SIGMASK = 8
 TIF_EXITED = 16
+TIF_SYSCALL_TRACE = 32
+"""A traced call is under way: its end is to be told (SYSCALL_WORK_SYSCALL_TRACEPOINT)."""
 """The task is dead: the processor must leave it."""
 
 # SignalStruct.flags
