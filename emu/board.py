@@ -296,6 +296,8 @@ class Board:
             self._history.detach()
         if self.config.swap is not None:
             self.swap_device.close()
+        self.kernel.vfs.shutdown()
+        self.host_tree.close()
         self.cpu.close()
 
 

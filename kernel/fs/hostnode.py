@@ -35,6 +35,13 @@ class HostFsSuper(SuperBlock):
         self.written: dict[HostReg, None] = {}
         """Files open for writing: what sync has to look at."""
 
+    def put_super(self) -> None:
+        self.dirs.close_all()
+        for inode in self.written:
+            if inode.fd >= 0:
+                self.tree.close(inode.fd)
+                inode.fd = -1
+
 
 class HostInode(Inode):
     """What all objects of a writable directory share: where they are on the host."""

@@ -97,6 +97,9 @@ class SuperBlock:
         """simple_statfs."""
         return Kstatfs(self.s_magic, self.s_blocksize, 0, 0, 0, 0, 0, 0, 255, self.s_blocksize, 0)
 
+    def put_super(self) -> None:
+        """The machine is switched off: give back what is held outside of it."""
+
     def sync(self) -> None:
         """Write everything that is dirty to where it is kept; nothing for file systems in memory."""
 

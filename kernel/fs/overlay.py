@@ -74,6 +74,10 @@ class OverlaySuper(MemSuper):
         self.known[(stat.dev, stat.ino)] = root
         self.s_root = Dentry(b"/", None, root, self)
 
+    def put_super(self) -> None:
+        self.dirs.close_all()
+        self.files.close_all()
+
     def lower_inode(self, parent: HostDir, name: bytes) -> Inode | None:
         """The inode of a lower name, made at first sight."""
         stat = parent.lstat(name)

@@ -129,3 +129,8 @@ class Vfs:
         """sync(2), also done before the machine stops: everything dirty goes to the host's writable directories."""
         for sb in self.superblocks:
             sb.sync()
+
+    def shutdown(self) -> None:
+        """The machine is switched off: no file of the host stays open."""
+        for sb in self.superblocks:
+            sb.put_super()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
@@ -165,3 +167,13 @@ def test_a_plain_run_needs_no_thread() -> None:
         machine.on_quantum = lambda _machine: seen.append(threading.active_count())
         machine.run_program(HELLO, capture=True)
     assert set(seen) == {before}
+
+
+def test_a_closed_machine_holds_no_file_of_the_host(tmp_path: Path) -> None:
+    """Neither what the kernel keeps open nor what a program had open in the middle of its run."""
+    before = sorted(os.listdir("/proc/self/fd"))
+    for until in (None, "syscall:60"):
+        with Machine(swap="1M", writable=[str(tmp_path)]) as machine:
+            machine.spawn(["/bin/sh", "-c", f"exec 3>{tmp_path}/open; ls / >&3; sleep 1"], capture=True)
+            machine.run(until)
+    assert sorted(os.listdir("/proc/self/fd")) == before
