@@ -11,10 +11,11 @@ good as none.  Everything is by link-time address; nothing is read from a guest 
 from __future__ import annotations
 
 import bisect
-import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+
+from emu.dwarf import DwarfError, Reader
 
 RSP = 7
 RETURN_ADDRESS = 16
@@ -22,12 +23,9 @@ RETURN_ADDRESS = 16
 
 _MASK64 = (1 << 64) - 1
 _PE_OMIT = 0xFF
-_FORMATS = {0x00: "<Q", 0x02: "<H", 0x03: "<I", 0x04: "<Q", 0x0A: "<h", 0x0B: "<i", 0x0C: "<q"}
+_UNSIGNED, _SIGNED = {0x00: 8, 0x02: 2, 0x03: 4, 0x04: 8}, {0x0A: 2, 0x0B: 4, 0x0C: 8}
+"""Bytes of a DW_EH_PE_* number."""
 _PE_PCREL = 0x10
-
-
-class BadFrameInfo(Exception):
-    """An entry that does not follow the format, or uses what is not known here."""
 
 
 class Where(Enum):
@@ -65,48 +63,13 @@ class Row:
         return Row(self.cfa_register, self.cfa_offset, self.cfa_expression, dict(self.rules), self.is_signal_frame)
 
 
-class _Reader:
-    """A cursor over the bytes of a section."""
+class _Reader(Reader):
+    """What frame information has beside numbers."""
 
-    def __init__(self, data: bytes, at: int, end: int) -> None:
-        self.data, self.at, self.end = data, at, end
-
-    def unpack(self, fmt: str) -> int:
-        size = struct.calcsize(fmt)
-        if self.at < 0 or self.at + size > self.end:
-            raise BadFrameInfo("entry is cut off")
-        value: int = struct.unpack_from(fmt, self.data, self.at)[0]
-        self.at += size
-        return value
-
-    def u8(self) -> int:
-        return self.unpack("<B")
-
-    def uleb(self) -> int:
-        value = shift = 0
-        while True:
-            byte = self.u8()
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if not byte & 0x80:
-                return value
-
-    def sleb(self) -> int:
-        value = shift = 0
-        while True:
-            byte = self.u8()
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if not byte & 0x80:
-                return value - (1 << shift) if byte & 0x40 else value
+    __slots__ = ()
 
     def block(self) -> bytes:
-        size = self.uleb()
-        if self.at + size > self.end:
-            raise BadFrameInfo("block is cut off")
-        found = self.data[self.at : self.at + size]
-        self.at += size
-        return found
+        return self.take(self.uleb())
 
     def string(self) -> bytes:
         end = self.data.index(b"\0", self.at, self.end)
@@ -118,16 +81,18 @@ class _Reader:
         """A DW_EH_PE_* encoded pointer."""
         base = section_address + self.at if encoding & 0x70 == _PE_PCREL else 0
         if encoding & 0x70 not in (0, _PE_PCREL) or encoding & 0x80:
-            raise BadFrameInfo(f"pointer encoding {encoding:#x}")
+            raise DwarfError(f"pointer encoding {encoding:#x}")
         form = encoding & 0x0F
         if form == 0x01:
             value = self.uleb()
         elif form == 0x09:
             value = self.sleb()
-        elif form in _FORMATS:
-            value = self.unpack(_FORMATS[form])
+        elif form in _UNSIGNED:
+            value = self.uint(_UNSIGNED[form])
+        elif form in _SIGNED:
+            value = self.sint(_SIGNED[form])
         else:
-            raise BadFrameInfo(f"pointer encoding {encoding:#x}")
+            raise DwarfError(f"pointer encoding {encoding:#x}")
         return base + value & _MASK64
 
 
@@ -172,48 +137,42 @@ class FrameTable:
             return None
         try:
             return self._run(self._fdes[index], address)
-        except (BadFrameInfo, ValueError):
+        except (DwarfError, ValueError):
             return None
 
     # ---- entries -------------------------------------------------------------------------------
 
     def _read_all(self) -> Iterator[_Fde]:
-        at = 0
-        while at + 4 <= len(self._data):
-            start = at
-            length = int.from_bytes(self._data[at : at + 4], "little")
-            at += 4
-            width = 4
-            if length == 0xFFFFFFFF:
-                length = int.from_bytes(self._data[at : at + 8], "little")
-                at += 8
-                width = 8
-            end = at + length
-            if not length:
-                if self._is_eh_frame:
-                    return  # the terminator
-                continue
-            if end > len(self._data):
-                return
+        reader = Reader(self._data, 0)
+        while reader.at + 4 <= reader.end:
+            start = reader.at
             try:
-                fde = self._read_fde(_Reader(self._data, at, end), start, width)
-            except (BadFrameInfo, ValueError):
-                fde = None
-            if fde is not None:
-                yield fde
-            at = end
+                length, width = reader.initial_length()
+            except DwarfError:
+                return
+            end = reader.at + length
+            if end > reader.end or (not length and self._is_eh_frame):  # cut off; the terminator
+                return
+            if length:
+                try:
+                    fde = self._read_fde(_Reader(self._data, reader.at, end), start, width)
+                except (DwarfError, ValueError):
+                    fde = None
+                if fde is not None:
+                    yield fde
+            reader.at = end
 
     def _read_fde(self, reader: _Reader, start: int, width: int) -> _Fde | None:
         id_at = reader.at
         # .eh_frame keeps four bytes here even after a 64-bit length
-        pointer = reader.unpack("<I" if width == 4 or self._is_eh_frame else "<Q")
+        pointer = reader.uint(4 if width == 4 or self._is_eh_frame else 8)
         if pointer == (0 if self._is_eh_frame else (0xFFFFFFFF if width == 4 else _MASK64)):
             return None  # a CIE: read when an FDE names it
         cie = self._cie(id_at - pointer if self._is_eh_frame else pointer)
         first = reader.pointer(cie.pointer_encoding, self._address)
         nr_bytes = reader.pointer(cie.pointer_encoding & 0x0F, 0)
         if cie.has_augmentation:
-            reader.at += reader.uleb()
+            reader.skip(reader.uleb())
         return _Fde(cie, first, first + nr_bytes, (reader.at, reader.end))
 
     def _cie(self, offset: int) -> _Cie:
@@ -224,18 +183,15 @@ class FrameTable:
 
     def _read_cie(self, offset: int) -> _Cie:
         reader = _Reader(self._data, offset, len(self._data))
-        length = reader.unpack("<I")
-        wide = length == 0xFFFFFFFF
-        if wide:
-            length = reader.unpack("<Q")
-        reader.end = reader.at + length
-        reader.unpack("<Q" if wide and not self._is_eh_frame else "<I")
-        version = reader.u8()
+        length, width = reader.initial_length()
+        reader.end = min(reader.end, reader.at + length)
+        reader.skip(4 if self._is_eh_frame else width)  # what says that it is a CIE
+        version = reader.uint(1)
         augmentation = reader.string()
         if not self._is_eh_frame and version >= 4:
-            reader.at += 2  # address size, segment selector size
+            reader.skip(2)  # address size, segment selector size
         code_alignment, data_alignment = reader.uleb(), reader.sleb()
-        return_register = reader.u8() if version == 1 else reader.uleb()
+        return_register = reader.uint(1) if version == 1 else reader.uleb()
         encoding = 0
         has_augmentation = augmentation.startswith(b"z")
         if has_augmentation:
@@ -244,7 +200,7 @@ class FrameTable:
             encoding = self._pointer_encoding(reader, augmentation[1:])
             reader.at = after
         elif augmentation:
-            raise BadFrameInfo(f"augmentation {augmentation!r}")
+            raise DwarfError(f"augmentation {augmentation!r}")
         is_signal = b"S" in augmentation
         return _Cie(
             code_alignment, data_alignment, return_register, encoding, has_augmentation, is_signal,
@@ -257,14 +213,14 @@ class FrameTable:
         encoding = 0
         for letter in letters.decode("latin-1"):
             if letter == "R":
-                encoding = reader.u8()
+                encoding = reader.uint(1)
             elif letter == "P":
-                personality = reader.u8()
+                personality = reader.uint(1)
                 reader.pointer(personality & 0x0F, 0)
             elif letter == "L":
-                reader.u8()
+                reader.uint(1)
             elif letter not in "SB":
-                raise BadFrameInfo(f"augmentation {letter!r}")
+                raise DwarfError(f"augmentation {letter!r}")
         return encoding
 
     # ---- instructions --------------------------------------------------------------------------
@@ -293,7 +249,7 @@ class _Program:
         cie, reader = self._cie, _Reader(self._data, *bounds)
         stack: list[Row] = []
         while reader.at < reader.end:
-            opcode = reader.u8()
+            opcode = reader.uint(1)
             high, low = opcode & 0xC0, opcode & 0x3F
             advance = 0
             if high == 0x40:  # DW_CFA_advance_loc
@@ -307,12 +263,12 @@ class _Program:
                 if address is not None and location > address:
                     return row
             elif opcode in (0x02, 0x03, 0x04):  # DW_CFA_advance_loc1, 2, 4
-                advance = reader.unpack({2: "<B", 3: "<H", 4: "<I"}[opcode])
+                advance = reader.uint({2: 1, 3: 2, 4: 4}[opcode])
             elif opcode == 0x0A:  # DW_CFA_remember_state
                 stack.append(row.copy())
             elif opcode == 0x0B:  # DW_CFA_restore_state
                 if not stack:
-                    raise BadFrameInfo("DW_CFA_restore_state without a state")
+                    raise DwarfError("DW_CFA_restore_state without a state")
                 row = stack.pop()
             elif opcode:
                 self._instruction(opcode, reader, row, initial)
@@ -367,7 +323,7 @@ def _rule(opcode: int, reader: _Reader, factor: int) -> Rule:
         return Rule(Where.VAL_OFFSET, reader.sleb() * factor)
     if opcode == 0x16:
         return Rule(Where.VAL_EXPRESSION, expression=reader.block())
-    raise BadFrameInfo(f"instruction {opcode:#x}")
+    raise DwarfError(f"instruction {opcode:#x}")
 
 
 def _restore(row: Row, initial: Row | None, register: int) -> None:
@@ -396,19 +352,18 @@ _BINARY: dict[int, Callable[[int, int], int]] = {
     0x2D: lambda a, b: int(_signed(a) < _signed(b)),
     0x2E: lambda a, b: int(a != b),
 }
-_CONSTANTS = {0x08: "<B", 0x09: "<b", 0x0A: "<H", 0x0B: "<h", 0x0C: "<I", 0x0D: "<i", 0x0E: "<Q", 0x0F: "<q"}
 
 
 def evaluate(expression: bytes, register: Callable[[int], int], load: Callable[[int], int], *start: int) -> int:
-    """The value of a DWARF expression; ``load`` reads eight bytes.  Raises :class:`BadFrameInfo`."""
+    """The value of a DWARF expression; ``load`` reads eight bytes.  Raises :class:`DwarfError`."""
     reader = _Reader(expression, 0, len(expression))
     stack = list(start)
     try:
         while reader.at < reader.end:
-            _step(reader.u8(), reader, stack, register, load)
+            _step(reader.uint(1), reader, stack, register, load)
         return stack[-1] & _MASK64
     except IndexError as error:
-        raise BadFrameInfo("expression without operands") from error
+        raise DwarfError("expression without operands") from error
 
 
 def _step(
@@ -421,8 +376,9 @@ def _step(
     elif opcode in _BINARY:
         second, first = stack.pop(), stack.pop()
         stack.append(_BINARY[opcode](first, second) & _MASK64)
-    elif opcode in _CONSTANTS:
-        stack.append(reader.unpack(_CONSTANTS[opcode]) & _MASK64)
+    elif 0x08 <= opcode <= 0x0F:  # DW_OP_const1u, const1s, const2u ...
+        nr_bytes = 1 << (opcode - 0x08 >> 1)
+        stack.append(reader.sint(nr_bytes) & _MASK64 if opcode & 1 else reader.uint(nr_bytes))
     elif opcode == 0x06:  # DW_OP_deref
         stack.append(load(stack.pop()))
     elif opcode == 0x10:
@@ -438,7 +394,7 @@ def _step(
     elif opcode == 0x23:  # DW_OP_plus_uconst
         stack.append(stack.pop() + reader.uleb() & _MASK64)
     else:
-        raise BadFrameInfo(f"operation {opcode:#x}")
+        raise DwarfError(f"operation {opcode:#x}")
 
 
 def _signed(value: int) -> int:

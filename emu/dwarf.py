@@ -37,20 +37,27 @@ class DwarfError(Exception):
     """Not DWARF as we know it."""
 
 
-class _Reader:
-    """A place in a section."""
+class Reader:
+    """A place in a section, or in a part of one that ends before ``end``.  DwarfError beyond it."""
 
-    __slots__ = ("at", "data")
+    __slots__ = ("at", "data", "end")
 
-    def __init__(self, data: bytes, at: int) -> None:
+    def __init__(self, data: bytes, at: int, end: int | None = None) -> None:
         self.data = data
         self.at = at
+        self.end = len(data) if end is None else end
+
+    def take(self, nr_bytes: int) -> bytes:
+        start, self.at = self.at, self.at + nr_bytes
+        if not 0 <= start <= self.at <= self.end:
+            raise DwarfError("cut short")
+        return self.data[start : self.at]
 
     def uint(self, nr_bytes: int) -> int:
-        start, self.at = self.at, self.at + nr_bytes
-        if not 0 <= start <= self.at <= len(self.data):
-            raise DwarfError("cut short")
-        return int.from_bytes(self.data[start : self.at], "little")
+        return int.from_bytes(self.take(nr_bytes), "little")
+
+    def sint(self, nr_bytes: int) -> int:
+        return int.from_bytes(self.take(nr_bytes), "little", signed=True)
 
     def skip(self, nr_bytes: int) -> None:
         self.at += nr_bytes
@@ -63,6 +70,12 @@ class _Reader:
             shift += 7
             if not byte & 0x80:
                 return value
+
+    def sleb(self) -> int:
+        start = self.at
+        value = self.uleb()
+        nr_bits = 7 * (self.at - start)
+        return value - (1 << nr_bits) if value >> (nr_bits - 1) else value
 
     def initial_length(self) -> tuple[int, int]:
         """The length of what follows, and how wide offsets are in it."""
@@ -119,7 +132,7 @@ class UnitIndex:
             return []
 
     def _aranges(self) -> Iterator[tuple[int, int, int]]:
-        reader = _Reader(self._sections.get(".debug_aranges", b""), 0)
+        reader = Reader(self._sections.get(".debug_aranges", b""), 0)
         while reader.at < len(reader.data):
             start = reader.at
             length, offset_bytes = reader.initial_length()
@@ -139,7 +152,7 @@ class UnitIndex:
     # ---- units ---------------------------------------------------------------------------------------------------
 
     def _units(self) -> Iterator[_Unit]:
-        reader = _Reader(self._sections.get(".debug_info", b""), 0)
+        reader = Reader(self._sections.get(".debug_info", b""), 0)
         while reader.at < len(reader.data):
             offset = reader.at
             length, offset_bytes = reader.initial_length()
@@ -171,9 +184,9 @@ class UnitIndex:
 
     def _first_entry(self, unit: _Unit) -> dict[int, tuple[int, int]]:
         """Attribute -> (value, form), of those with a numeric form; nothing for a unit without code."""
-        entry = _Reader(self._sections[".debug_info"], unit.entries)
+        entry = Reader(self._sections[".debug_info"], unit.entries)
         code = entry.uleb()
-        abbrev = _Reader(self._sections.get(".debug_abbrev", b""), unit.abbrev_offset)
+        abbrev = Reader(self._sections.get(".debug_abbrev", b""), unit.abbrev_offset)
         while (found := abbrev.uleb()) != code:
             if not found:
                 raise DwarfError("unknown abbreviation")
@@ -202,7 +215,7 @@ class UnitIndex:
         return self._indexed(unit, value[0], base)
 
     def _indexed(self, unit: _Unit, index: int, base: int) -> int:
-        table = _Reader(self._sections.get(".debug_addr", b""), base + index * unit.address_bytes)
+        table = Reader(self._sections.get(".debug_addr", b""), base + index * unit.address_bytes)
         return table.uint(unit.address_bytes)
 
     def _range_list(
@@ -213,8 +226,8 @@ class UnitIndex:
             return
         data, at = self._sections.get(".debug_rnglists", b""), place[0]
         if place[1] == _FORM_RNGLISTX:
-            at = lists_base + _Reader(data, lists_base + at * unit.offset_bytes).uint(unit.offset_bytes)
-        reader, size, base = _Reader(data, at), unit.address_bytes, low
+            at = lists_base + Reader(data, lists_base + at * unit.offset_bytes).uint(unit.offset_bytes)
+        reader, size, base = Reader(data, at), unit.address_bytes, low
         while kind := reader.uint(1):
             if kind == 1:  # base_addressx
                 base = self._indexed(unit, reader.uleb(), addr_base)
@@ -236,7 +249,7 @@ class UnitIndex:
                 raise DwarfError(f"range list entry {kind}")
 
     def _old_range_list(self, unit: _Unit, offset: int, base: int) -> Iterator[tuple[int, int]]:
-        reader, size = _Reader(self._sections.get(".debug_ranges", b""), offset), unit.address_bytes
+        reader, size = Reader(self._sections.get(".debug_ranges", b""), offset), unit.address_bytes
         while True:
             start, end = reader.uint(size), reader.uint(size)
             if not start and not end:
@@ -247,13 +260,13 @@ class UnitIndex:
                 yield base + start, base + end
 
 
-def _form(abbrev: _Reader) -> tuple[int, int]:
+def _form(abbrev: Reader) -> tuple[int, int]:
     """The form of an attribute, and the value that stands with it."""
     form = abbrev.uleb()
     return form, abbrev.uleb() if form == _FORM_IMPLICIT_CONST else 0
 
 
-def _value(entry: _Reader, form: int, unit: _Unit) -> int | None:
+def _value(entry: Reader, form: int, unit: _Unit) -> int | None:
     """Read an attribute of an entry; None for what is no number."""
     if form in _FIXED_BYTES:
         return entry.uint(_FIXED_BYTES[form])

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from emu.cfi import RETURN_ADDRESS, RSP, BadFrameInfo, FrameTable, Row, Rule, Where, evaluate
+from emu.cfi import RETURN_ADDRESS, RSP, FrameTable, Row, Rule, Where, evaluate
+from emu.dwarf import DwarfError
 from emu.trace.peek import peek_exactly
 from kernel.hardware import Reg
 
@@ -100,13 +101,13 @@ def _caller(mm: MmStruct, row: Row, registers: dict[int, int]) -> dict[int, int]
 
     def register(number: int) -> int:
         if number not in registers:
-            raise BadFrameInfo(f"register {number} is not known")
+            raise DwarfError(f"register {number} is not known")
         return registers[number]
 
     def load(address: int) -> int:
         data = peek_exactly(mm, address & _MASK64, 8)
         if data is None:
-            raise BadFrameInfo("saved register is not readable")
+            raise DwarfError("saved register is not readable")
         return int.from_bytes(data, "little")
 
     def recover(rule: Rule, cfa: int) -> int:
@@ -133,6 +134,6 @@ def _caller(mm: MmStruct, row: Row, registers: dict[int, int]) -> dict[int, int]
                 caller[number] = register(number)
             else:
                 caller[number] = recover(rule, cfa)
-    except BadFrameInfo:
+    except DwarfError:
         return None
     return caller if caller.get(RETURN_ADDRESS) else None

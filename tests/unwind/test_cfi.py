@@ -9,9 +9,14 @@ import pytest
 from elftools.dwarf.callframe import FDE
 from elftools.elf.elffile import ELFFile
 
-from emu.cfi import BadFrameInfo, FrameTable, Row, Where, evaluate
+from emu.cfi import FrameTable, Row, Where, evaluate
+from emu.dwarf import DwarfError
 
-OBJECTS = ["/bin/true", *sorted(glob.glob("/lib/x86_64-linux-gnu/libc.so.6"))[:1]]
+OBJECTS = [
+    "/bin/true",
+    *glob.glob("/lib/x86_64-linux-gnu/libc.so.6"),
+    *glob.glob("/usr/lib/x86_64-linux-gnu/libstdc++.so.6"),  # entries with a language-specific area
+]
 _NAMES = {
     "UNDEFINED": Where.UNDEFINED,
     "SAME_VALUE": Where.SAME,
@@ -83,7 +88,7 @@ def test_expression_of_the_procedure_linkage_table() -> None:
 
 def test_expressions_that_cannot_be_evaluated() -> None:
     for expression in (b"", b"\x22", b"\xff", b"\x08"):
-        with pytest.raises(BadFrameInfo):
+        with pytest.raises(DwarfError):
             evaluate(expression, lambda number: 0, lambda address: 0)
 
 
@@ -102,3 +107,16 @@ def test_damaged_tables_are_no_information() -> None:
         table = FrameTable(broken, address, is_eh_frame=True)
         for start in starts[:8]:
             table.row_at(start)
+
+
+def test_a_language_specific_area_is_no_instruction() -> None:
+    """Its last byte would be DW_CFA_def_cfa_offset, and would take the first instruction for its operand."""
+    cie_body = b"\0\0\0\0" + b"\x01zLR\0" + b"\x01\x78\x10" + b"\x02\x00\x00" + b"\x0c\x07\x08\x90\x01"
+    cie_body = cie_body.ljust(28, b"\0")
+    cie = len(cie_body).to_bytes(4, "little") + cie_body
+    area = b"\0" * 7 + b"\x0e"
+    fde_body = (len(cie) + 4).to_bytes(4, "little") + (0x1000).to_bytes(8, "little") + (0x10).to_bytes(8, "little")
+    fde_body += bytes([len(area)]) + area + b"\x0e\x20" + b"\0" * 5
+    table = FrameTable(cie + len(fde_body).to_bytes(4, "little") + fde_body + bytes(4), 0, is_eh_frame=True)
+    row = table.row_at(0x1008)
+    assert row is not None and (row.cfa_register, row.cfa_offset) == (7, 0x20)
