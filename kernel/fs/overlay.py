@@ -214,7 +214,9 @@ class _OverlaidXattrs(_Overlaid, XattrTable):
         super().removexattr(name)
 
     def _load_xattrs(self) -> None:
-        raise NotImplementedError
+        if self.xattrs is None:
+            found = {} if self.lower_at is None else _host_xattrs(*self.lower_at)
+            self.xattrs = found  # type: ignore[misc]  # a slot of the classes that this is mixed into
 
 
 class OvlReg(_OverlaidXattrs, MemReg):
@@ -244,11 +246,6 @@ class OvlReg(_OverlaidXattrs, MemReg):
     def allocate(self, pos: int, count: int) -> int:
         self.mark_dirty()
         return super().allocate(pos, count)
-
-    def _load_xattrs(self) -> None:
-        base = self.store.base
-        if self.xattrs is None:
-            self.xattrs = _host_xattrs(base.parent, base.name) if isinstance(base, HostFile) else {}
 
 
 class OvlSymlink(_Overlaid, MemSymlink):
@@ -330,16 +327,9 @@ class OvlDir(_OverlaidXattrs, MemDir):
         if self.lower is not None:
             self.whiteouts[name] = None
 
-    def _load_xattrs(self) -> None:
-        if self.xattrs is None:
-            lower = self.lower
-            self.xattrs = _host_xattrs(lower.parent, lower.name) if lower is not None else {}
 
-
-def _host_xattrs(parent: HostDir | None, name: bytes) -> dict[bytes, bytes]:
+def _host_xattrs(parent: HostDir, name: bytes) -> dict[bytes, bytes]:
     """The attributes of a lower object that the host lets us see."""
-    if parent is None:
-        return {}
     tree = parent.cache.tree
     found: dict[bytes, bytes] = {}
     try:
