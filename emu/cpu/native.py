@@ -74,6 +74,21 @@ def _clean_flags(flags: FlagsPlace) -> bytes:
     )  # done:
 
 
+def _raise_exception(raise_function: int, env: int, vector: int) -> bytes:
+    """``raise_function(env, vector, 0, 0)``, which does not come back."""
+    return (
+        b"\x48\xbf"
+        + struct.pack("<Q", env)  # mov rdi, env
+        + b"\xbe"
+        + struct.pack("<I", vector)  # mov esi, vector
+        + b"\x31\xd2"  # xor edx, edx
+        b"\x31\xc9"  # xor ecx, ecx
+        b"\x48\xb8"
+        + struct.pack("<Q", raise_function)  # mov rax, raise_exception_err_ra
+        + b"\xff\xe0"  # jmp rax
+    )
+
+
 class NativeStubs:
     """One page of executable memory and the stubs in it."""
 
@@ -141,17 +156,7 @@ class NativeStubs:
 
     def fault(self, raise_function: int, env: int, vector: int) -> int:
         """A hook that ends the instruction with an exception: ``raise_function(env, vector, 0, 0)``."""
-        return self._place(
-            b"\x48\xbf"
-            + struct.pack("<Q", env)  # mov rdi, env
-            + b"\xbe"
-            + struct.pack("<I", vector)  # mov esi, vector
-            + b"\x31\xd2"  # xor edx, edx
-            b"\x31\xc9"  # xor ecx, ecx
-            b"\x48\xb8"
-            + struct.pack("<Q", raise_function)  # mov rax, raise_exception_err_ra
-            + b"\xff\xe0"  # jmp rax
-        )
+        return self._place(_raise_exception(raise_function, env, vector))
 
     def breakpoint(self, callback: int, raise_function: int, env: int, vector: int) -> int:
         """A code hook: ``callback`` (of the same arguments) answers 0 to go on, else ``vector`` is raised."""
@@ -164,15 +169,7 @@ class NativeStubs:
             b"\x85\xc0"  # test eax, eax
             b"\x75\x01"  # jnz raise
             b"\xc3"  # ret
-            b"\x48\xbf"
-            + struct.pack("<Q", env)  # raise: mov rdi, env
-            + b"\xbe"
-            + struct.pack("<I", vector)  # mov esi, vector
-            + b"\x31\xd2"  # xor edx, edx
-            b"\x31\xc9"  # xor ecx, ecx
-            b"\x48\xb8"
-            + struct.pack("<Q", raise_function)  # mov rax, raise_exception_err_ra
-            + b"\xff\xe0"  # jmp rax
+            + _raise_exception(raise_function, env, vector)  # raise:
         )
 
     def syscall(
