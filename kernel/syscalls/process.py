@@ -424,7 +424,7 @@ def sys_setpgid(task: Task, pid: Pid, pgid: Pid) -> None:
     if pgid != pid:
         members = kernel.pids.pgrp_members(pgid)
         if not members or members[0].signal.session != leader.signal.session:
-            raise KernelError(Errno.EPERM, "no such process group in this session")
+            raise KernelError(Errno.EPERM, "no such process group in the caller's session")
     if target.signal.pgrp != pgid:
         kernel.pids.join_pgrp(target, pgid)
 

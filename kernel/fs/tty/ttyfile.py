@@ -186,7 +186,7 @@ def _job_control(task: Task, tty: Tty, cmd: int, arg: int) -> int:
     if cmd == t.TIOCSPGRP:
         tty.check_change(task, SIGTTOU)
         if signal.tty is not tty or tty.session != signal.session:
-            raise KernelError(Errno.ENOTTY, "not the controlling terminal of this session")
+            raise KernelError(Errno.ENOTTY, "not the caller's controlling terminal")
         pgrp = (get_user_u32(mm, arg) ^ 0x8000_0000) - 0x8000_0000
         if pgrp < 0:
             raise KernelError(Errno.EINVAL, "negative process group")

@@ -186,13 +186,13 @@ int main(void)
     PROBE(faccessat(dir, "up", F_OK, 0));
     PROBE(rename("d", "moved"));
     PROBE(faccessat(dir, "up", F_OK, 0));
-    mkdir("work", 0755);
-    PROBE(chdir("work"));
+    mkdir("shop", 0755);
+    PROBE(chdir("shop"));
     mkdir("deeper", 0755);
     PROBE(fchdir(dir));
     getcwd(cwd, sizeof cwd);
     SAY("cwd ends with /moved %d\n", !strcmp(strrchr(cwd, '/'), "/moved"));
-    PROBE(chdir("../work/deeper"));
+    PROBE(chdir("../shop/deeper"));
     PROBE(rmdir("../deeper"));
     WORKS(getcwd(cwd, sizeof cwd) ? 0 : -1);
     PROBE(open("x", O_CREAT | O_WRONLY, 0600));
