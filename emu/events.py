@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from emu.trace.records import Record, Recorder
 from emu.trace.session import TraceSession, known_categories
 from kernel.syscalls.names import syscall_name
-from kernel.trace import Probe, Tracepoint, on_behalf_of, tracepoints
+from kernel.trace import Probes, Tracepoint, on_behalf_of, tracepoints
 
 if TYPE_CHECKING:
     from emu.board import Board
@@ -106,7 +106,7 @@ class Subscription:
         self._board = board
         self._callback: Callback | None = callback
         self._recorder = Recorder(board.kernel)
-        self._probes: list[tuple[Tracepoint, Probe]] = []
+        self._probes = Probes()
         self._sessions: list[TraceSession] = []
         self._nr_told = 0
         chosen = [_choose(name) for name in _expanded(names)]
@@ -117,8 +117,7 @@ class Subscription:
         board = self._board
         for choice in chosen:
             if isinstance(choice, Tracepoint):
-                choice.attach(self._on_tracepoint)
-                self._probes.append((choice, self._on_tracepoint))
+                self._probes.attach(choice, self._on_tracepoint)
         by_types: dict[frozenset[str], list[str]] = {}
         for choice in chosen:
             if not isinstance(choice, Tracepoint):
@@ -138,9 +137,7 @@ class Subscription:
     def close(self) -> None:
         """The callback is not called any more.  Harmless when repeated."""
         self._callback = None
-        for tracepoint, probe in self._probes:
-            tracepoint.detach(probe)
-        self._probes.clear()
+        self._probes.detach_all()
         while self._sessions:
             self._sessions.pop().finish(None)
 

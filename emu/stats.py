@@ -14,6 +14,7 @@ from kernel.abi.errno import errno_name
 from kernel.entry import SYS_EXIT
 from kernel.mm.fault import PAGE_FAULT_USER, FaultResult
 from kernel.task.exit import SCHED_PROCESS_EXIT
+from kernel.trace import Probes
 
 if TYPE_CHECKING:
     from emu.board import Board
@@ -35,14 +36,13 @@ class Recorder:
         self.at_end: dict[str, Any] = {}
         """The first program's address space when it ended."""
         self.peak_areas = 0
-        PAGE_FAULT_USER.attach(self._on_fault)
-        SYS_EXIT.attach(self._on_syscall)
-        SCHED_PROCESS_EXIT.attach(self._on_exit)
+        self._probes = Probes()
+        self._probes.attach(PAGE_FAULT_USER, self._on_fault)
+        self._probes.attach(SYS_EXIT, self._on_syscall)
+        self._probes.attach(SCHED_PROCESS_EXIT, self._on_exit)
 
     def detach(self) -> None:
-        PAGE_FAULT_USER.detach(self._on_fault)
-        SYS_EXIT.detach(self._on_syscall)
-        SCHED_PROCESS_EXIT.detach(self._on_exit)
+        self._probes.detach_all()
 
     def _on_fault(self, _point: Tracepoint, record: tuple[Any, ...]) -> None:
         kind, result = record[4], record[5]

@@ -75,6 +75,25 @@ class Tracepoint:
         return f"Tracepoint({self.name}: {' '.join(self.fields)})"
 
 
+class Probes:
+    """The probes of somebody who listens to several tracepoints for a while."""
+
+    __slots__ = ("_attached",)
+
+    def __init__(self) -> None:
+        self._attached: list[tuple[Tracepoint, Probe]] = []
+
+    def attach(self, point: Tracepoint, probe: Probe) -> None:
+        point.attach(probe)
+        self._attached.append((point, probe))
+
+    def detach_all(self) -> None:
+        """Harmless when repeated."""
+        for point, probe in self._attached:
+            point.detach(probe)
+        self._attached.clear()
+
+
 class AnyOf:
     """On while one of several tracepoints is: one test for a place that has to do with all of them."""
 

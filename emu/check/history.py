@@ -35,7 +35,7 @@ from kernel.mm.types import (
 )
 from kernel.syscalls.table import SyscallSpec
 from kernel.task.fork import SCHED_PROCESS_FORK
-from kernel.trace import Tracepoint
+from kernel.trace import Probes, Tracepoint
 
 if TYPE_CHECKING:
     from kernel.task.task import Task
@@ -117,14 +117,14 @@ class History:
         self._first_writes: dict[int, _Write] = {}
         self._nr_events = 0
         self._nr_stacks = 0
+        self._probes = Probes()
 
     def attach(self) -> None:
-        ANON_VMA_PREPARE.attach(self._on_prepare)
-        SCHED_PROCESS_FORK.attach(self._on_fork)
+        self._probes.attach(ANON_VMA_PREPARE, self._on_prepare)
+        self._probes.attach(SCHED_PROCESS_FORK, self._on_fork)
 
     def detach(self) -> None:
-        ANON_VMA_PREPARE.detach(self._on_prepare)
-        SCHED_PROCESS_FORK.detach(self._on_fork)
+        self._probes.detach_all()
 
     # ---- noting --------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from kernel.mm.mremap import MREMAP_FIXED
 from kernel.task.exec import SCHED_PROCESS_EXEC
 from kernel.task.exit import SCHED_PROCESS_EXIT
 from kernel.task.fork import SCHED_PROCESS_FORK
+from kernel.trace import Probes
 
 if TYPE_CHECKING:
     from emu.machine import Machine
@@ -62,21 +63,20 @@ class MremapCollector:
         self._pending: dict[Task, tuple[Call, PrintedCall]] = {}
         self._windows: dict[Task, Window] = {}
         self._faults: dict[Task, tuple[Chain, int]] = {}  # the last one that became a signal
-        self._probes = [
+        self._probes = Probes()
+        for tracepoint, probe in (
             (SYS_ENTER, self._on_enter),
             (SYS_EXIT, self._on_exit),
             (SCHED_PROCESS_FORK, self._on_fork),
             (SCHED_PROCESS_EXEC, self._on_exec),
             (SCHED_PROCESS_EXIT, self._on_process_exit),
             (PAGE_FAULT_USER, self._on_fault),
-        ]
-        for tracepoint, probe in self._probes:
-            tracepoint.attach(probe)
+        ):
+            self._probes.attach(tracepoint, probe)
         self._history.attach()
 
     def finish(self) -> dict[str, Any]:
-        for tracepoint, probe in self._probes:
-            tracepoint.detach(probe)
+        self._probes.detach_all()
         self._history.detach()
         for task in list(self._windows):
             self._close_window(task)

@@ -33,7 +33,7 @@ from kernel.task.fork import SCHED_PROCESS_FORK
 from kernel.task.signal import send_signal
 from kernel.task.task import TIF_NEED_RESCHED, TIF_SIGPENDING, Task, TaskState
 from kernel.task.waitqueue import WakeReason
-from kernel.trace import Tracepoint
+from kernel.trace import Probes, Tracepoint
 
 if TYPE_CHECKING:
     from emu.machine import Machine
@@ -118,20 +118,15 @@ class Debugger:
         self._events: deque[Report] = deque()
         self._last: Task | None = None
         self._begun = False
-        self._probes: list[tuple[Tracepoint, Callable[..., None]]] = [
-            (SCHED_PROCESS_FORK, self._on_fork),
-            (SCHED_PROCESS_EXEC, self._on_exec),
-            (SCHED_PROCESS_EXIT, self._on_exit),
-        ]
-        for point, probe in self._probes:
-            point.attach(probe)
+        self._probes = Probes()
+        self._probes.attach(SCHED_PROCESS_FORK, self._on_fork)
+        self._probes.attach(SCHED_PROCESS_EXEC, self._on_exec)
+        self._probes.attach(SCHED_PROCESS_EXIT, self._on_exit)
         self.kernel.ptrace_signal = self._on_signal
 
     def close(self) -> None:
         """Let everything run undebugged."""
-        for point, probe in self._probes:
-            point.detach(probe)
-        self._probes.clear()
+        self._probes.detach_all()
         self.kernel.ptrace_signal = None
         self.unit.set_breakpoints(())
         self.unit.set_watchpoints(())

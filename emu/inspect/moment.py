@@ -18,7 +18,7 @@ from kernel.entry import SYS_EXIT
 from kernel.mm.fault import PAGE_FAULT_USER
 from kernel.syscalls.names import syscall_name
 from kernel.task.exit import SCHED_PROCESS_EXIT
-from kernel.trace import Probe, Tracepoint
+from kernel.trace import Probes, Tracepoint
 
 if TYPE_CHECKING:
     from emu.board import Board
@@ -154,14 +154,14 @@ class Watch:
         self._moment = moment
         self._on_reach = on_reach
         self._nr_syscalls = board.entry.nr_syscalls - sum(not task.exiting for task in board.entry.calls_under_way)
-        self._probes: list[tuple[Tracepoint, Probe]] = []
+        self._probes = Probes()
         self._symbols: SymbolWatch | None = None
         if moment.event is Event.FAULT:
             self._refuse_past(board.kernel.vmstat.pgfault, "fault")
-            self._attach(PAGE_FAULT_USER, self._on_fault)
+            self._probes.attach(PAGE_FAULT_USER, self._on_fault)
         elif moment.event is Event.SYSCALL:
             self._refuse_past(self._nr_syscalls, "system call")
-            self._attach(SYS_EXIT, self._on_syscall)
+            self._probes.attach(SYS_EXIT, self._on_syscall)
         elif moment.event is Event.SYMBOL:
             self._symbols = SymbolWatch(board, moment.symbol, self._on_symbol)
         elif moment.event is Event.TIME:
@@ -169,7 +169,7 @@ class Watch:
                 raise ValueError(f"{moment} is over: the machine's clock shows {board.kernel.clock.now_ns() / 1e9:.9f}")
             board.alarm_ns, board.on_alarm = moment.number, self._on_time
         if moment.event in (Event.EXIT, Event.SYSCALL):
-            self._attach(SCHED_PROCESS_EXIT, self._on_exit)
+            self._probes.attach(SCHED_PROCESS_EXIT, self._on_exit)
 
     def _refuse_past(self, nr_past: int, noun: str) -> None:
         if self._moment.number <= nr_past:
@@ -178,15 +178,9 @@ class Watch:
                 "included (run_program sees those too)"
             )
 
-    def _attach(self, tracepoint: Tracepoint, probe: Probe) -> None:
-        tracepoint.attach(probe)
-        self._probes.append((tracepoint, probe))
-
     def detach(self) -> None:
         """Stop waiting."""
-        for tracepoint, probe in self._probes:
-            tracepoint.detach(probe)
-        self._probes.clear()
+        self._probes.detach_all()
         if self._symbols is not None:
             self._symbols.detach()
         if self._moment.event is Event.TIME:

@@ -23,7 +23,7 @@ from kernel.mm.swap import PTE_ENTRY_SHIFT, SWAP_OFFSET_MASK, SWAP_TYPE_SHIFT
 from kernel.mm.types import PAGE_MASK, PAGE_SHIFT, VM_GROWSDOWN, MmStruct, Vma
 from kernel.syscalls.names import syscall_name
 from kernel.task.deliver import SIGNAL_DELIVER
-from kernel.trace import Probe, Tracepoint
+from kernel.trace import Probes, Tracepoint
 
 if TYPE_CHECKING:
     from kernel.kernel import Kernel
@@ -87,7 +87,7 @@ class FaultWatch:
         self._prepared: tuple[Vma, str] | None = None
         self._delivering: set[Task] = set()
         """Tasks that have been given a signal since their last system call."""
-        self._attached: list[tuple[Tracepoint, Probe]] = []
+        self._probes = Probes()
 
     def attach(self) -> None:
         for point, probe in (
@@ -96,13 +96,10 @@ class FaultWatch:
             (SIGNAL_DELIVER, self._on_signal),
             (SYS_ENTER, self._on_enter),
         ):
-            point.attach(probe)
-            self._attached.append((point, probe))
+            self._probes.attach(point, probe)
 
     def detach(self) -> None:
-        for point, probe in self._attached:
-            point.detach(probe)
-        self._attached.clear()
+        self._probes.detach_all()
 
     # ---- before --------------------------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ from kernel.mm.area import VMA_STORE, VMA_UNLINK
 from kernel.mm.exit import EXIT_MMAP
 from kernel.mm.types import VM_EXEC, MmStruct
 from kernel.task.exit import SCHED_PROCESS_EXIT
-from kernel.trace import Probe, Tracepoint
+from kernel.trace import Probes, Tracepoint
 
 if TYPE_CHECKING:
     from emu.cpu.cpu import Cpu
@@ -104,7 +104,7 @@ class InsnStream:
         self._streams: dict[Task, _Stream] = {}
         self._code: dict[MmStruct, _Code] = {}
         self._watch: InsnWatch | None = None
-        self._attached: list[tuple[Tracepoint, Probe]] = []
+        self._probes = Probes()
 
     def attach(self) -> None:
         """EngineError where the host cannot have it."""
@@ -117,13 +117,10 @@ class InsnStream:
             (EXIT_MMAP, self._on_end_of_space),
             (SCHED_PROCESS_EXIT, self._on_exit),
         ):
-            point.attach(probe)
-            self._attached.append((point, probe))
+            self._probes.attach(point, probe)
 
     def detach(self) -> None:
-        for point, probe in self._attached:
-            point.detach(probe)
-        self._attached.clear()
+        self._probes.detach_all()
         if self._watch is not None:
             self._watch.close()
             self._watch = None

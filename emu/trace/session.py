@@ -15,7 +15,7 @@ from emu.trace.spaces import CATEGORIES as SPACE_CATEGORIES
 from emu.trace.spaces import SpaceTracker
 from emu.version import __version__
 from kernel.syscalls.table import BY_NAME
-from kernel.trace import Probe, Tracepoint, tracepoints
+from kernel.trace import Probe, Probes, Tracepoint, tracepoints
 
 if TYPE_CHECKING:
     from emu.machine import MachineConfig
@@ -135,7 +135,7 @@ class TraceSession:
         self._sink = sink
         self._filter = condition or Filter()
         self._recorder = Recorder(kernel)
-        self._attached: list[tuple[Tracepoint, Probe]] = []
+        self._probes = Probes()
         self._faults = FaultWatch(kernel)
         self._insns_before_faults: InsnStream | None = None
         self._insns: InsnStream | None = None
@@ -162,9 +162,7 @@ class TraceSession:
             }
         )
         for tracepoint in self._chosen():
-            probe = self._probe_for(tracepoint)
-            tracepoint.attach(probe)
-            self._attached.append((tracepoint, probe))
+            self._probes.attach(tracepoint, self._probe_for(tracepoint))
         if "faults" in self.categories:
             self._faults.attach()
         if self._insns is not None:
@@ -174,9 +172,7 @@ class TraceSession:
 
     def finish(self, status: int | None) -> None:
         """Switch the tracepoints off and write the end; ``status`` is the guest's, None when the run was cut short."""
-        for tracepoint, probe in self._attached:
-            tracepoint.detach(probe)
-        self._attached.clear()
+        self._probes.detach_all()
         self._faults.detach()
         if self._insns is not None:
             self._insns.detach()

@@ -26,7 +26,7 @@ from kernel.mm.vmscan import RECLAIM_END
 from kernel.task.exec import SCHED_PROCESS_EXEC
 from kernel.task.exit import SCHED_PROCESS_EXIT
 from kernel.task.fork import SCHED_PROCESS_FORK
-from kernel.trace import Probe, Tracepoint
+from kernel.trace import Probes, Tracepoint
 
 if TYPE_CHECKING:
     from kernel.kernel import Kernel
@@ -68,29 +68,24 @@ class SpaceTracker:
         self._write = write
         self._locator = Locator(kernel)
         self._spaces: dict[MmStruct, _Space] = {}
-        self._attached: list[tuple[Tracepoint, Probe]] = []
+        self._probes = Probes()
 
     def attach(self) -> None:
-        self._on(PAGE_FAULT_USER, self._after_fault)
-        self._on(SYS_EXIT, self._after_anything)
-        self._on(RECLAIM_END, self._after_anything)
-        self._on(SCHED_PROCESS_EXIT, self._after_anything)
-        self._on(SCHED_PROCESS_FORK, self._after_fork)
-        self._on(SCHED_PROCESS_EXEC, self._after_exec)
-        self._on(EXIT_MMAP, self._at_end)
+        on = self._probes.attach
+        on(PAGE_FAULT_USER, self._after_fault)
+        on(SYS_EXIT, self._after_anything)
+        on(RECLAIM_END, self._after_anything)
+        on(SCHED_PROCESS_EXIT, self._after_anything)
+        on(SCHED_PROCESS_FORK, self._after_fork)
+        on(SCHED_PROCESS_EXEC, self._after_exec)
+        on(EXIT_MMAP, self._at_end)
         if self._tells_areas:
-            self._on(VMA_STORE, self._on_store)
-            self._on(VMA_UNLINK, self._on_unlink)
-            self._on(ANON_VMA_PREPARE, self._on_prepare)
-
-    def _on(self, tracepoint: Tracepoint, probe: Probe) -> None:
-        tracepoint.attach(probe)
-        self._attached.append((tracepoint, probe))
+            on(VMA_STORE, self._on_store)
+            on(VMA_UNLINK, self._on_unlink)
+            on(ANON_VMA_PREPARE, self._on_prepare)
 
     def detach(self) -> None:
-        for tracepoint, probe in self._attached:
-            tracepoint.detach(probe)
-        self._attached.clear()
+        self._probes.detach_all()
 
     def _space(self, mm: MmStruct) -> _Space:
         space = self._spaces.get(mm)

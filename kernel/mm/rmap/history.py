@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from kernel.mm.types import PAGE_SHIFT, MmStruct, Vma
-from kernel.trace import Tracepoint, tracepoints
+from kernel.trace import Probes, Tracepoint, tracepoints
 
 _WATCHED = ("exceptions:page_fault_user", "mm:vma_", "mmap:", "rmap:", "swap:", "oom:", "syscalls:sys_enter")
 _HEX_FIELDS = frozenset(("vaddr", "addr", "start", "end", "ip", "pfn", "old_pfn", "error_code"))
@@ -38,18 +38,15 @@ class History:
     def __init__(self, nr_events: int = 20_000) -> None:
         self._events: deque[Event] = deque(maxlen=nr_events)
         self._number = 0
-        self._attached: list[Tracepoint] = []
+        self._probes = Probes()
 
     def attach(self) -> None:
         for prefix in _WATCHED:
             for tracepoint in tracepoints(prefix):
-                tracepoint.attach(self._record)
-                self._attached.append(tracepoint)
+                self._probes.attach(tracepoint, self._record)
 
     def detach(self) -> None:
-        for tracepoint in self._attached:
-            tracepoint.detach(self._record)
-        self._attached.clear()
+        self._probes.detach_all()
 
     def _record(self, tracepoint: Tracepoint, values: tuple[Any, ...]) -> None:
         self._number += 1
