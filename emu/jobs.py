@@ -344,6 +344,7 @@ def _timeout_text(job: Job, which: str) -> str:
 def _files(machine: Machine) -> dict[str, str]:
     from kernel.fs.changes import changed_files
     from kernel.fs.overlay import OverlaySuper
+    from kernel.mm.types import PAGE_SIZE
 
     sb = machine.kernel.vfs.root.dentry.d_sb
     if not isinstance(sb, OverlaySuper):
@@ -355,8 +356,8 @@ def _files(machine: Machine) -> dict[str, str]:
             found[name] = "deleted"
             continue
         digest, left = hashlib.sha256(), inode.i_size
-        for pgoff in range(0, (inode.i_size + 4095) // 4096, _PAGES_AT_A_TIME):
-            data = inode.readpages(pgoff, min(_PAGES_AT_A_TIME, (left + 4095) // 4096))
+        for pgoff in range(0, -(-inode.i_size // PAGE_SIZE), _PAGES_AT_A_TIME):
+            data = inode.readpages(pgoff, min(_PAGES_AT_A_TIME, -(-left // PAGE_SIZE)))
             digest.update(data[:left])
             left -= len(data)
         found[name] = digest.hexdigest()

@@ -6,17 +6,16 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from emu.cli.compare import kernel_names
-from emu.cli.options import GuestCommand, machine_options, program_argument, refuse_what_is_for_one_run, take_common
+from emu.cli.many import fail_if_nothing_ran, kernel_names, refuse_what_is_for_one_run, run_bar
+from emu.cli.options import GuestCommand, machine_options, program_argument, take_common
 from emu.cli.report import check_can_write
-from emu.cli.status import CommandError, Status
+from emu.cli.status import CommandError
 
 if TYPE_CHECKING:
     from emu.check.report import Report
@@ -111,7 +110,7 @@ def check_mremap_command(
         check_can_write(html_path)
     make_runs = _make_runs(dask)
     try:
-        with _progress(common.quiet) as on_progress:
+        with run_bar("runs", common.quiet) as on_progress:
             report = check_mremap(
                 common.config,
                 argv,
@@ -126,7 +125,7 @@ def check_mremap_command(
             )
     except ValueError as error:
         raise CommandError(str(error)) from error
-    _fail_if_nothing_ran(report)
+    fail_if_nothing_ran([judged.trial.outcome for judged in report.of_question(None)])
     if html_path is not None:
         _save(report, html_path)
     if as_json:
@@ -222,30 +221,6 @@ def _make_runs(address: str | None) -> MakeRuns:
             raise CommandError(f"--dask: {error}") from error
 
     return make
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on stderr, if that is a terminal; it grows when it turns out that more runs are needed."""
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("running"), BarColumn(), MofNCompleteColumn(), TextColumn("runs"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda nr_done, total: progress.update(task, completed=nr_done, total=total)
-
-
-def _fail_if_nothing_ran(report: Report) -> None:
-    """A program that no kernel can start is the user's mistake, not a result."""
-    outcomes = [judged.trial.outcome for judged in report.of_question(None)]
-    if all(outcome.not_runnable is not None for outcome in outcomes):
-        first = outcomes[0]
-        assert first.not_runnable is not None
-        raise CommandError(first.error or "not runnable", Status(first.not_runnable))
 
 
 def _print(report: Report, color: bool) -> None:

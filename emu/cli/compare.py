@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from emu.cli.options import GuestCommand, machine_options, program_argument, refuse_what_is_for_one_run, take_common
+from emu.cli.many import fail_if_nothing_ran, kernel_names, refuse_what_is_for_one_run, run_bar
+from emu.cli.options import GuestCommand, machine_options, program_argument, take_common
 from emu.cli.report import check_can_report, save
-from emu.cli.status import CommandError, Status
+from emu.cli.status import CommandError
 from emu.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -60,18 +59,18 @@ def command(
     if report is not None:
         check_can_report(report)
     try:
-        with _progress(len(names), common.quiet) as on_done:
+        with run_bar("kernels", common.quiet, len(names)) as tell:
             comparison = compare(
                 common.config,
                 names,
                 argv,
                 wants_refusals=explain,
                 wants_stories=report is not None,
-                on_done=on_done,
+                on_done=None if tell is None else partial(tell, total=len(names)),
             )
     except ValueError as error:
         raise CommandError(str(error)) from error
-    _fail_if_nothing_ran(comparison)
+    fail_if_nothing_ran(comparison.outcomes)
     if report is not None:
         stories = [outcome.story for outcome in comparison.outcomes if outcome.story is not None]
         save(report, stories, comparison.as_json(argv))
@@ -83,44 +82,6 @@ def command(
         if explain:
             _explain(comparison)
     return 0 if comparison.agrees else 1
-
-
-def kernel_names(text: str | None) -> list[str]:
-    from kernel.profile import PROFILES
-
-    if text is None:
-        return list(PROFILES)
-    names = list(dict.fromkeys(name for name in text.split(",") if name))
-    for name in names:
-        if name not in PROFILES:
-            raise click.BadParameter(f"no kernel {name!r}; there are {', '.join(PROFILES)}", param_hint="--kernels")
-    if not names:
-        raise click.BadParameter(f"names of kernels, such as {','.join(list(PROFILES)[:2])}", param_hint="--kernels")
-    return names
-
-
-@contextmanager
-def _progress(total: int, quiet: bool) -> Iterator[Callable[[int], None] | None]:
-    """A bar on stderr, if that is a terminal."""
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("running"), BarColumn(), MofNCompleteColumn(), TextColumn("kernels"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda nr_done: progress.update(task, completed=nr_done)
-
-
-def _fail_if_nothing_ran(comparison: Comparison) -> None:
-    """A program that no kernel can start is the user's mistake, not a result."""
-    outcomes = comparison.outcomes
-    if all(outcome.not_runnable is not None for outcome in outcomes):
-        first = outcomes[0]
-        assert first.not_runnable is not None
-        raise CommandError(first.error or "not runnable", Status(first.not_runnable))
 
 
 _COLUMNS = [

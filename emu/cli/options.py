@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from emu.cli.status import CommandError
 from emu.limits import KEYS, Limits, limits_of, parse_size
@@ -214,16 +213,3 @@ def _check_interval(value: str | None) -> int:
     if not value.isdecimal() or int(value) == 0:
         raise click.BadParameter(f"{value!r} is no number of events, such as --check=100", param_hint="--check")
     return int(value)
-
-
-def refuse_what_is_for_one_run(common: CommonOptions) -> None:
-    """The program runs many times, under many kernels, and nothing that one run writes may be met by the next."""
-    ctx = click.get_current_context()
-    if ctx.get_parameter_source("kernel") is ParameterSource.COMMANDLINE:
-        raise click.UsageError("--kernel: the program runs under several; write --kernels NAME,...", ctx)
-    if common.stats is not None:
-        raise click.UsageError("--stats: the program runs many times; ask pagewalk run, or see --json", ctx)
-    if common.config.writable:
-        raise click.UsageError("--writable: the program runs many times and would meet its own changes", ctx)
-    if common.config.swap is not None and ":" in common.config.swap:
-        raise click.UsageError("--swap FILE:SIZE: the runs cannot share one swap file; write --swap SIZE", ctx)
